@@ -1,0 +1,252 @@
+"""Durable files: what is acknowledged is on the disk.
+
+Owns the order of system calls in which files and directories are written, renamed and synchronised, and is the
+only module that calls fsync. Promises that a function here returns only when a power cut can no longer take
+back what it did, and that a reader sees the old file or the new one, never a torn one. A failed fsync is never
+tried again on the same
+file: the kernel may have dropped the pages and said so once (Rebello et al., USENIX ATC 2020), so the temporary file is
+thrown away and the error raised. Never decides what a file means.
+
+The calls that change the disk go through `Disk`, the one seam where a test can watch or break them.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from topicd.errors import StorageTrouble
+
+TEMPORARY: Final = ".tmp"
+INCOMING: Final = ".incoming"
+COPY_BYTES: Final = 1_048_576
+
+_STORAGE_CAUSES: Final = {
+    errno.ENOSPC: ("disk_full", "free some space; work goes on by itself"),
+    errno.EDQUOT: ("disk_full", "raise the quota or free some space; work goes on by itself"),
+    errno.EROFS: ("read_only", "mount the file system writable; work goes on by itself"),
+    errno.EIO: ("io_error", "look at the kernel's log: the disk may be failing"),
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Disk:
+    """The system calls that change the disk; a test's stand-in counts, cuts or breaks them."""
+
+    def create(self, path: Path) -> int:
+        """Create a file that must not exist and return its descriptor, open for writing (O_CREAT, O_EXCL)."""
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Write some of the data and return how many bytes."""
+        return os.write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        """Put a file's data, or a directory's entries, on the disk."""
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close; an error here is an error of an earlier write (close(2))."""
+        os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, atomically for readers."""
+        os.rename(source, target)  # noqa: PTH104 - one call, whatever is at the target
+
+    def mkdir(self, path: Path) -> None:
+        """Make one directory."""
+        path.mkdir()
+
+    def unlink(self, path: Path) -> None:
+        """Remove one file."""
+        path.unlink()
+
+    def rmdir(self, path: Path) -> None:
+        """Remove one empty directory."""
+        path.rmdir()
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_CAUSES:
+            raise
+        cause, hint = _STORAGE_CAUSES[error.errno]
+        raise StorageTrouble(cause, f"{error.strerror}: {error.filename or 'the spool'}", hint=hint) from error
+
+
+async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run blocking work in a thread, whole: cancelling the caller waits for its end before it takes effect.
+
+    Cancelling `asyncio.to_thread` alone would leave the thread running behind the caller's back.
+    """
+    future = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # looked at, so that asyncio does not log it as lost
+        raise
+
+
+class Durable:
+    """Writes, renames and removals that have reached the disk when they return."""
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self._disk = disk or Disk()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Put a file in place: temporary file, fsync, rename, fsync of the directory.
+
+        Raises:
+            StorageTrouble: the disk is full, read-only or failing; nothing is left behind.
+            OSError: anything else, such as a directory that is gone.
+        """
+        self.place(path, data)
+        self.sync(path.parent)
+
+    def place(self, path: Path, data: bytes) -> None:
+        """Do as `write`, but leave the fsync of the directory to the caller, who has more to put into it."""
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        with told():
+            try:
+                self._fill(temporary, data)
+                self._disk.rename(temporary, path)
+            except BaseException:
+                self._discard(temporary)
+                raise
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file or directory within a file system, and fsync both parents."""
+        with told():
+            self._disk.rename(source, target)
+        self.sync(source.parent, *([target.parent] if target.parent != source.parent else []))
+
+    def rename_only(self, source: Path, target: Path) -> None:
+        """Rename, and leave the fsync of both parents to the caller."""
+        with told():
+            self._disk.rename(source, target)
+
+    def mkdir(self, path: Path) -> None:
+        """Make one directory whose entry is on the disk."""
+        with told():
+            self._disk.mkdir(path)
+        self.sync(path.parent)
+
+    def mkdir_only(self, path: Path) -> None:
+        """Make one directory, and leave the fsync of its parent to the caller."""
+        with told():
+            self._disk.mkdir(path)
+
+    def sync(self, *paths: Path) -> None:
+        """Put files' data or directories' entries on the disk."""
+        for path in paths:
+            with told():
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    self._disk.fsync(fd)
+                finally:
+                    os.close(fd)
+
+    def copy_file(self, source: Path, target: Path) -> None:
+        """Copy a file's bytes to a new file on another file system, fsynced; the entry is the caller's to sync."""
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        with told():
+            try:
+                self._copy(source, temporary)
+                self._disk.rename(temporary, target)
+            except BaseException:
+                self._discard(temporary)
+                raise
+
+    def publish(self, source: Path, target: Path) -> None:
+        """Move a finished directory, across file systems if it must be; it appears whole, or not at all.
+
+        On one file system it is a rename. Across two (EXDEV; two bind mounts of one disk count) it is copied to
+        `.NAME.incoming` beside the target, fsynced, renamed, and only then removed at its source.
+        """
+        try:
+            self.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            incoming = target.with_name(f".{target.name}{INCOMING}")
+            self.remove_tree(incoming)
+            with told():
+                self._copy_tree(source, incoming)
+                self._disk.rename(incoming, target)
+            self.sync(target.parent)
+            self.remove_tree(source)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there, and make that last."""
+        with told(), contextlib.suppress(FileNotFoundError):
+            self._disk.unlink(path)
+            self.sync(path.parent)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and all in it, if it is there. Symbolic links in it are removed, not followed."""
+        if not path.is_dir():
+            return
+        with told():
+            for folder, directories, files in os.walk(path, topdown=False):
+                for name in files:
+                    self._disk.unlink(Path(folder, name))
+                for name in directories:
+                    entry = Path(folder, name)
+                    (self._disk.unlink if entry.is_symlink() else self._disk.rmdir)(entry)
+            self._disk.rmdir(path)
+        self.sync(path.parent)
+
+    def _fill(self, path: Path, data: bytes) -> None:
+        fd = self._disk.create(path)
+        try:
+            self._write_all(fd, data)
+            self._disk.fsync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _write_all(self, fd: int, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._disk.write(fd, rest) :]
+
+    def _copy(self, source: Path, target: Path) -> None:
+        fd = self._disk.create(target)
+        try:
+            with source.open("rb", buffering=0) as file:
+                while block := file.read(COPY_BYTES):
+                    self._write_all(fd, block)
+            self._disk.fsync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _copy_tree(self, source: Path, target: Path) -> None:
+        self._disk.mkdir(target)
+        with os.scandir(source) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if entry.is_dir(follow_symlinks=False):
+                    self._copy_tree(Path(entry), target / entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    self._copy(Path(entry), target / entry.name)
+        self.sync(target)
+
+    def _discard(self, temporary: Path) -> None:
+        with contextlib.suppress(OSError):
+            self._disk.unlink(temporary)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that an unprivileged process may still write there."""
+    return shutil.disk_usage(path).free

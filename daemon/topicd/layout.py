@@ -1,0 +1,67 @@
+"""The directories of a home: made at the start, and tried before anything relies on them.
+
+Owns what a home must be: every directory writable, all of the spool one file system. Promises to tell by real writes
+and renames, not by mode bits or device numbers, and to leave nothing behind.
+"""
+
+import errno
+from pathlib import Path
+from typing import Final
+
+from topicd.durable import Durable, told
+from topicd.errors import Unusable
+from topicd.spool import Spool
+from topicd.states import SPOOL_PLACES
+
+PROBE: Final = ".topicd-probe"
+
+
+def make(spool: Spool, durable: Durable, mark: str) -> None:
+    """Make what is missing and try everything. `mark` keeps two processes' probes apart.
+
+    Raises:
+        Unusable: a directory cannot be made or written, or the spool spans file systems.
+    """
+    for path in (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, SPOOL_PLACES)):
+        _make(path, durable, mark)
+    first = spool.place(SPOOL_PLACES[0])
+    for place in SPOOL_PLACES[1:]:
+        if not same_file_system(first, spool.place(place), mark):
+            raise Unusable(
+                "spool_split",
+                f"{spool.place(place)} is on another file system than {first}",
+                hint="all of spool/ must be one file system; mount input/ and output/ apart, not its parts",
+            )
+
+
+def same_file_system(source: Path, target: Path, mark: str) -> bool:
+    """Tell by a real rename whether two directories are on one file system; st_dev lies for bind mounts of one disk."""
+    probe, there = source / f"{PROBE}-{mark}", target / f"{PROBE}-{mark}"
+    try:
+        probe.touch()
+        probe.rename(there)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            with told():
+                raise
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+        there.unlink(missing_ok=True)
+    return True
+
+
+def _make(path: Path, durable: Durable, mark: str) -> None:
+    try:
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            durable.sync(path.parent)
+        probe = path / f"{PROBE}-{mark}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Unusable(
+            "home_unusable",
+            f"cannot make or write {path.absolute()}: {error.strerror}",
+            hint="TOPICD_HOME must be a directory that the daemon's user may write",
+        ) from error

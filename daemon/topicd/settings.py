@@ -1,0 +1,227 @@
+"""All that can be set, in one frozen tree.
+
+Owns every setting's name, unit, bounds and reason. Promises that a wrong value, or a `TOPICD_` name that does
+not exist, is told in one readable line each before anything starts. Never read by anything but `cli` and `app`.
+
+Settings come from the environment, then from a file `.env` in the current directory, then from the defaults
+here. Names that the owner's other services use too (`OLLAMA_BASE_URL`, `SSL_VERIFY`, …) are kept as they are;
+all others begin with `TOPICD_`.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from topicd.errors import Unusable
+
+PREFIX = "TOPICD_"
+ENV_FILE = Path(".env")
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
+Url = Annotated[str, Field(pattern=r"^(https?://[^\s/]+.*)?$")]
+BackendName = Annotated[str, Field(pattern=r"^(auto|[a-z0-9]+|[\w.]+:\w+)$")]
+
+
+def _owner(name: str, default: object, description: str, **bounds: object) -> object:
+    """Declare a setting whose name has no prefix because other services of the owner use it too."""
+    return Field(default, validation_alias=name, description=description, **bounds)  # type: ignore[call-overload]
+
+
+class Settings(BaseSettings):
+    """The settings, checked and frozen. Each description is the line that `.env.example` shows."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    home: Path = Field(Path(), description="directory that holds input/, spool/, output/ and cache/")
+    input_dir: OptionalPath = Field(None, description="where topics are dropped; empty: input/ under the home")
+    output_dir: OptionalPath = Field(None, description="where finished folders go; empty: output/ under the home")
+
+    script_backend: BackendName = Field("auto", description="auto, embedded, ollama, or package.module:Class")
+    audio_backend: BackendName = Field("auto", description="auto, embedded, piper, or package.module:Class")
+    image_backend: BackendName = Field("auto", description="auto, embedded, a1111, or package.module:Class")
+
+    ollama_base_url: Url = _owner("OLLAMA_BASE_URL", "", "Ollama's address, such as http://gpu:11434; empty: none")  # type: ignore[assignment]
+    ollama_model: str = _owner("OLLAMA_MODEL", "llama3.2", "the model that writes scripts on Ollama", max_length=200)  # type: ignore[assignment]
+    tts_base_url: Url = _owner("TTS_BASE_URL", "", "address of a Piper HTTP server; empty: none")  # type: ignore[assignment]
+    tts_voice: str = _owner(
+        "TTS_VOICE", "", "voice for narration; empty: the server's own, or the bundled one", max_length=100
+    )  # type: ignore[assignment]
+    sd_enabled: bool = _owner(
+        "SD_ENABLED", default=False, description="true: pictures come from SD_BASE_URL; false: cards are drawn"
+    )  # type: ignore[assignment]
+    sd_base_url: Url = _owner("SD_BASE_URL", "", "address of a server with the AUTOMATIC1111 API; empty: none")  # type: ignore[assignment]
+    ssl_verify: bool = _owner(
+        "SSL_VERIFY", default=True, description="false: do not check TLS certificates; warned of at every start"
+    )  # type: ignore[assignment]
+    ssl_ca_file: OptionalPath = _owner(
+        "SSL_CA_FILE", None, "PEM file of a private certificate authority, trusted beside the system's"
+    )  # type: ignore[assignment]
+
+    llm_file: OptionalPath = Field(None, description="GGUF file for the embedded LLM; empty: the small bundled one")
+    voice_file: OptionalPath = Field(
+        None, description="Piper voice (.onnx) for the embedded voice; empty: the bundled one"
+    )
+    worker_idle_s: float = Field(60.0, ge=1, le=86_400, description="seconds an idle worker process is kept")
+
+    language: str = Field(
+        "en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="language of topics that name none"
+    )
+    scenes: int = Field(5, ge=1, le=50, description="scenes in a script when the topic names no number")
+    scenes_max: int = Field(20, ge=1, le=50, description="most scenes a topic may ask for")
+    scene_pause_s: float = Field(0.6, ge=0, le=10, description="seconds of silence between scenes")
+    image_width_px: int = Field(1280, ge=256, le=2048, multiple_of=8, description="width of pictures in pixels")
+    image_height_px: int = Field(720, ge=256, le=2048, multiple_of=8, description="height of pictures in pixels")
+
+    topic_bytes_max: int = Field(65_536, ge=64, le=1_048_576, description="largest topic file in bytes")
+    settle_s: float = Field(0.5, ge=0, le=60, description="seconds a file that was written in place must be quiet")
+    rescan_s: float = Field(
+        60.0, ge=1, le=3600, description="seconds between looks at the directories, whatever events say"
+    )
+    watch_mode: Literal["auto", "events", "poll"] = Field(
+        "auto", description="auto, events, or poll where events do not come"
+    )
+    poll_s: float = Field(2.0, ge=0.2, le=60, description="seconds between looks when polling")
+
+    script_jobs: int = Field(
+        1, ge=1, le=64, description="jobs in the scripts stage at once, as far as its backend takes them"
+    )
+    audio_jobs: int = Field(
+        1, ge=1, le=64, description="jobs in the audio stage at once, as far as its backend takes them"
+    )
+    image_jobs: int = Field(
+        1, ge=1, le=64, description="jobs in the images stage at once, as far as its backend takes them"
+    )
+    script_timeout_s: float = Field(
+        900.0, ge=1, le=86_400, description="longest a backend may take for one script, in seconds"
+    )
+    audio_timeout_s: float = Field(
+        300.0, ge=1, le=86_400, description="longest a backend may take for one scene's audio, in seconds"
+    )
+    image_timeout_s: float = Field(
+        600.0, ge=1, le=86_400, description="longest a backend may take for one picture, in seconds"
+    )
+
+    attempts_max: int = Field(4, ge=1, le=100, description="attempts at one stage of a job before it goes to failed/")
+    crashes_max: int = Field(
+        3, ge=1, le=100, description="times a job may take the daemon down with it before it goes to failed/"
+    )
+    retry_first_s: float = Field(
+        30.0, ge=0, le=86_400, description="seconds before the second attempt; doubles each time"
+    )
+    retry_max_s: float = Field(3600.0, ge=0, le=604_800, description="longest wait between attempts, in seconds")
+    down_first_s: float = Field(
+        5.0, ge=0.1, le=3600, description="seconds a stage waits when its backend is away; doubles each time"
+    )
+    down_max_s: float = Field(
+        60.0, ge=0.1, le=3600, description="longest wait between looks at a backend that is away, in seconds"
+    )
+
+    min_free_bytes: int = Field(
+        268_435_456, ge=0, le=1 << 50, description="free disk space in bytes below which work pauses"
+    )
+    stop_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds that work in hand has to stop in")
+
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, max_length=255, description="address that /metrics, /healthz and /readyz listen on"
+    )
+    metrics_port: int = Field(9469, ge=0, le=65_535, description="their port; 0: any free one")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto (text on a terminal, else json), json, or text"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+
+    @property
+    def input_path(self) -> Path:
+        """Where topics are dropped."""
+        return self.input_dir or self.home / "input"
+
+    @property
+    def output_path(self) -> Path:
+        """Where finished folders go."""
+        return self.output_dir or self.home / "output"
+
+
+def env_name(name: str, info: FieldInfo) -> str:
+    """Return the environment variable of a field."""
+    return str(info.validation_alias) if info.validation_alias else PREFIX + name.upper()
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from the environment and `.env`.
+
+    Raises:
+        Unusable: with one line a fault in the message.
+    """
+    faults = list(_unknown_names(environ))
+    try:
+        settings = Settings()
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        faults += list(_told(error))
+    if faults:
+        raise Unusable("settings", "\n".join(faults), hint="see .env.example for every setting and its bounds")
+    return settings
+
+
+def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
+    """A name nobody reads is a misspelt setting, silently without effect: say so."""
+    known = {env_name(name, info) for name, info in Settings.model_fields.items()}
+    try:
+        in_file = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+    except (OSError, UnicodeDecodeError):
+        return  # told by the reading itself
+    for name in sorted({*environ, *in_file}):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _told(error: ValidationError | OSError | UnicodeDecodeError) -> Iterator[str]:
+    if not isinstance(error, ValidationError):
+        yield f"{ENV_FILE}: {error}"
+        return
+    names = {name: env_name(name, info) for name, info in Settings.model_fields.items()}
+    for fault in error.errors(include_url=False):
+        place = str(fault["loc"][0]) if fault["loc"] else "settings"
+        name = names.get(place, place if place.isupper() else PREFIX + place.upper())
+        yield f"{name}={fault['input']!r}: {fault['msg'].lower()}"
+
+
+def example() -> str:
+    """Return the text of `.env.example`: every setting with its default, bounds and reason."""
+    lines = [
+        "# Settings of topicd. Copy to .env, or set in the environment (which wins). Every line here is a default.",
+        "# Made from the code by `make env-example`; a test holds it to the code.",
+    ]
+    for name, info in Settings.model_fields.items():
+        lines += ["", f"# {info.description}{_bounds(info)}", f"#{env_name(name, info)}={_shown(info.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bounds(info: FieldInfo) -> str:
+    found = {key: getattr(rule, key) for rule in info.metadata for key in ("ge", "le") if hasattr(rule, key)}
+    return f" ({_shown(found['ge'])} … {_shown(found['le'])})" if len(found) == 2 else ""  # noqa: PLR2004 - both ends

@@ -1,0 +1,325 @@
+"""The only door to the spool: claim, begin, give back, defer, finish, fail, hold, release, retry, recover.
+
+Owns every move of a job. Promises what `states.MOVES` says of each verb, on disk when the verb returns. A job
+that is not where the caller believed raises FileNotFoundError: a person or another process was faster, and that
+is no fault. Never decides which move is right: the engine does, or a person. All methods block; call them from
+a thread.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from topicd import job as files
+from topicd import layout, lock
+from topicd.durable import INCOMING, TEMPORARY, Durable
+from topicd.errors import TopicdError
+from topicd.job import Job, Trouble
+from topicd.spool import DONE, Found, Spool, retryable
+from topicd.states import Aside, Stage
+from topicd.telemetry.events import rfc3339
+from topicd.topic import source_slug
+from topicd.workspace import Workspace
+
+
+class Illegal(TopicdError):
+    """A move that the state table does not have, asked for by a person."""
+
+
+class Ready(NamedTuple):
+    """What a stage may begin.
+
+    Attributes:
+        ids: jobs that may be begun now, oldest first.
+        suspects: those of them that were in work in this stage when a daemon died.
+        next_due_s: when the next deferred job may be begun, seconds since the epoch.
+    """
+
+    ids: list[str]
+    suspects: set[str]
+    next_due_s: float | None
+
+
+class Begun(NamedTuple):
+    """A job whose attempt is counted, and whether the one before it took its daemon down."""
+
+    job: Job
+    crashed: bool
+
+
+class Store:
+    """The spool of one home."""
+
+    def __init__(self, spool: Spool, durable: Durable, *, clock: Callable[[], float] = time.time) -> None:
+        self.spool: Final = spool
+        self.run: Final = secrets.token_hex(8)
+        self.durable: Final = durable
+        self._clock = clock
+        self._last_id_us = 0
+
+    def open(self) -> None:
+        """Make the directories and check that renames inside the spool are possible.
+
+        Raises:
+            Unusable: a directory cannot be made or written, or the spool spans file systems.
+        """
+        layout.make(self.spool, self.durable, self.run)
+
+    def locked(
+        self, said: Mapping[str, object]
+    ) -> contextlib.AbstractContextManager[Callable[[Mapping[str, object]], None]]:
+        """Hold the home for this process; see `lock.locked`."""
+        return lock.locked(self.spool.lock_file, {"run": self.run, **said})
+
+    def holder(self) -> Mapping[str, object]:
+        """Return what the daemon that holds the home says of itself; empty when none does."""
+        return lock.holder(self.spool.lock_file)
+
+    def recover(self) -> list[str]:
+        """Clean what a death left half done. The ordinary start: it finds nothing after an ordinary stop.
+
+        Returns:
+            One line for each thing that was put right. Crashes are counted by `begin`, as the jobs come up.
+        """
+        spool, done = self.spool, list[str]()
+        for path in list(spool.unclaimed()):
+            if {entry.name for entry in path.iterdir() if not entry.name.endswith(TEMPORARY)} <= {files.JOB}:
+                self.durable.remove_tree(path)
+                done.append(f"{path.name}: a claim that did not happen (S1)")
+        for path in spool.output.glob(f".*{INCOMING}"):
+            self.durable.remove_tree(path)
+            done.append(f"{path.name}: a publish that was cut short (S5)")
+        for name in spool.ids(Stage.IMAGES):
+            if (spool.output / name / files.MANIFEST).is_file():
+                self.durable.remove_tree(spool.place(Stage.IMAGES) / name)
+                done.append(f"{name}: published, and its source was still there (S6)")
+        return done + [line for line in map(self._finish_claim, self._claims_by_copy()) if line]
+
+    def claim(self, source: Path, *, sha256: str, size: int) -> Job | None:
+        """Turn a file in `input/` into a job.
+
+        Args:
+            source: the file.
+            sha256: of its bytes; empty when they were not read.
+            size: in bytes.
+
+        Returns:
+            The job, or None when the file was gone: someone was faster.
+
+        Raises:
+            StorageTrouble: the disk is full, read-only or failing; the topic is still in `input/`.
+            PermissionError: `input/` does not let us take files away.
+        """
+        now = self._clock()
+        path = self._new_directory(now, source.name)
+        job = Job(id=path.name, source=source.name, sha256=sha256, bytes=size, accepted=rfc3339(now), accepted_s=now)
+        try:
+            self.durable.place(path / files.JOB, files.encode(job))
+            self.durable.sync(path.parent)
+            self._take(source, path, job)
+        except FileNotFoundError:
+            self.durable.remove_tree(path)
+            return None
+        except BaseException:
+            with contextlib.suppress(OSError, TopicdError):
+                if not self.spool.is_claimed(path):
+                    self.durable.remove_tree(path)
+            raise
+        return job
+
+    def ready(self, stage: Stage, busy: Collection[str], limit: int) -> Ready:
+        """Return up to `limit` jobs of a stage that may be begun now."""
+        now, ids, suspects, next_due = self._clock(), list[str](), set[str](), None
+        folder = self.spool.place(stage)
+        for name in self.spool.ids(stage):
+            if len(ids) >= limit:
+                break
+            if name in busy or not self.spool.is_claimed(folder / name):
+                continue
+            due, suspect = self._due(stage, folder / name)
+            if due > now:
+                next_due = min(due, next_due or due)
+                continue
+            ids.append(name)
+            if suspect:
+                suspects.add(name)
+        return Ready(ids, suspects, next_due)
+
+    def begin(self, stage: Stage, name: str) -> Begun:
+        """Count an attempt, and a crash if the one before it never ended; both are on disk before the work starts."""
+        path = self.spool.place(stage) / name
+        before = self.spool.read_job(path)
+        job = before.begin(stage, run=self.run, at=self._clock())
+        Workspace(path, self.durable).sweep()
+        self._save(path, job)
+        return Begun(job, crashed=job.crashes.get(stage, 0) > before.crashes.get(stage, 0))
+
+    def give_back(self, stage: Stage, job: Job) -> None:
+        """Take back the count of an attempt that was not the job's to lose."""
+        self._save(self.spool.place(stage) / job.id, job.give_back(stage))
+
+    def defer(self, stage: Stage, job: Job, trouble: Trouble, not_before_s: float) -> None:
+        """Leave a job where it is, for another attempt later."""
+        later = replace(job, begun=None, not_before_s=not_before_s, last_error=trouble)
+        self._save(self.spool.place(stage) / job.id, later)
+
+    def finish(self, stage: Stage, job: Job, seconds: float) -> Path:
+        """Move a job on: to the next stage, or to `output/` after the last. Returns its new directory."""
+        path = self.spool.place(stage) / job.id
+        done = replace(job, begun=None, last_error=None, seconds={**job.seconds, stage: round(seconds, 3)})
+        self._save(path, done)
+        after = stage.next
+        if after is None:
+            Workspace(path, self.durable).sweep()
+        target = self.spool.place(after or DONE) / job.id
+        if after is None:
+            self.durable.publish(path, target)
+        else:
+            self.durable.rename(path, target)
+        return target
+
+    def fail(self, stage: Stage, job: Job, trouble: Trouble) -> None:
+        """Put a job aside for a person, with the reason."""
+        path = self.spool.place(stage) / job.id
+        self.durable.place(path / files.REASON, files.encode(trouble))
+        self._save(path, replace(job, begun=None, last_error=trouble))
+        self.durable.rename(path, self.spool.place(Aside.FAILED) / job.id)
+
+    def fail_damaged(self, stage: Stage, name: str, trouble: Trouble) -> None:
+        """Put a job aside whose own `job.json` cannot be read; that file stays as it was found."""
+        path = self.spool.place(stage) / name
+        self.durable.write(path / files.REASON, files.encode(trouble))
+        self.durable.rename(path, self.spool.place(Aside.FAILED) / name)
+
+    def hold(self, found: Found) -> Found:
+        """Put a job aside, wherever it waits or works.
+
+        Raises:
+            Illegal: it is finished, or held already.
+        """
+        if found.place not in (*Stage, Aside.FAILED):
+            raise Illegal("not_here", f"{found.id} is in {found.place}/: there is nothing to hold")
+        return self._move(found, Aside.HELD)
+
+    def release(self, found: Found) -> Found:
+        """Let a held job go on where its files say it was.
+
+        Raises:
+            Illegal: it is not held.
+        """
+        if found.place != Aside.HELD:
+            raise Illegal("not_held", f"{found.id} is in {found.place}/, not held")
+        return self._move(found, self.spool.resume_stage(found.path))
+
+    def retry(self, found: Found) -> Found:
+        """Let a failed or waiting job begin anew with no attempts spent; what is whole is kept.
+
+        Raises:
+            Illegal: it is finished or held.
+        """
+        if not retryable(found.place):
+            hint = "`topicd release` lets it go on" if found.place == Aside.HELD else ""
+            raise Illegal("not_failed", f"{found.id} is in {found.place}/: there is nothing to retry", hint=hint)
+        if found.place != Aside.FAILED and self.in_work(found.path):
+            raise Illegal("in_work", f"{found.id} is being worked on", hint="`topicd hold` takes it out of work")
+        self._mend_job_file(found.path)
+        self._save(found.path, self.spool.read_job(found.path).afresh())
+        if found.place != Aside.FAILED:
+            return found
+        moved = self._move(found, self.spool.resume_stage(found.path))
+        self.durable.remove(moved.path / files.REASON)
+        return moved
+
+    def in_work(self, path: Path) -> bool:
+        """Tell whether a running daemon has a job in hand."""
+        with contextlib.suppress(OSError, TopicdError):
+            begun = self.spool.read_job(path).begun
+            return begun is not None and begun.run == self.holder().get("run")
+        return False
+
+    def workspace(self, stage: Stage, name: str) -> Workspace:
+        """Return a job's products."""
+        return Workspace(self.spool.place(stage) / name, self.durable)
+
+    def _save(self, path: Path, job: Job) -> None:
+        self.durable.write(path / files.JOB, files.encode(job))
+
+    def _move(self, found: Found, place: str) -> Found:
+        target = self.spool.place(place) / found.id
+        self.durable.rename(found.path, target)
+        return Found(place, found.id, target)
+
+    def _due(self, stage: Stage, path: Path) -> tuple[float, bool]:
+        try:
+            job = self.spool.read_job(path)
+        except (OSError, TopicdError):
+            return 0.0, False  # begin says what is wrong with it
+        return job.not_before_s, job.is_suspect(stage, self.run)
+
+    def _mend_job_file(self, path: Path) -> None:
+        """Keep a damaged `job.json` beside a new one: a person who retries the job wants it to go on."""
+        try:
+            self.spool.read_job(path)
+        except files.Damaged:
+            self.durable.rename(path / files.JOB, path / f"{files.JOB}.damaged")
+
+    def _new_directory(self, now: float, source: str) -> Path:
+        self._last_id_us = max(int(now * 1_000_000), self._last_id_us + 1)
+        while True:
+            seconds, micros = divmod(self._last_id_us, 1_000_000)
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
+            path = self.spool.place(Stage.SCRIPTS) / f"{stamp}-{micros:06d}-{source_slug(source)}"
+            try:
+                self.durable.mkdir_only(path)
+            except FileExistsError:
+                self._last_id_us += 1
+            else:
+                return path
+
+    def _take(self, source: Path, path: Path, job: Job) -> None:
+        target = path / files.TOPIC
+        with contextlib.suppress(PermissionError):  # an unreadable topic is moved all the same, and then refused
+            self.durable.sync(source)
+        try:
+            self.durable.rename_only(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._take_by_copy(source, path, job)
+            return
+        self.durable.sync(path, source.parent)
+
+    def _take_by_copy(self, source: Path, path: Path, job: Job) -> None:
+        """Claim across file systems; `source_left` lets recovery finish what a death before the removal left (S7)."""
+        stat = source.lstat()
+        self.durable.place(path / files.JOB, files.encode(replace(job, source_left=_identity(stat))))
+        self.durable.copy_file(source, path / files.TOPIC)
+        self.durable.sync(path)
+        self.durable.remove(source)
+
+    def _claims_by_copy(self) -> Iterator[Job]:
+        if layout.same_file_system(self.spool.input, self.spool.place(Stage.SCRIPTS), self.run):
+            return
+        for name in self.spool.ids(Stage.SCRIPTS):
+            with contextlib.suppress(OSError, TopicdError):
+                yield self.spool.read_job(self.spool.place(Stage.SCRIPTS) / name)
+
+    def _finish_claim(self, job: Job) -> str:
+        source = self.spool.input / job.source
+        try:
+            if job.source_left is None or _identity(source.lstat()) != tuple(job.source_left):
+                return ""
+        except OSError:
+            return ""
+        self.durable.remove(source)
+        return f"{job.id}: claimed, and its source was still there (S7)"
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int]:
+    return (stat.st_dev, stat.st_ino, stat.st_mtime_ns)

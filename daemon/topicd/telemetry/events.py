@@ -1,0 +1,202 @@
+"""Events: what can happen, named once, and how it reaches every sink.
+
+Owns the names, levels, sentences and fields of all events. Promises that one `emit` reaches each sink, that
+a sink that raises breaks neither the caller nor the other sinks, and that an event always carries exactly
+the fields it is listed with, so that a log query or an alert can rely on them. Never counts or decides: the
+sinks do what is theirs.
+"""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final, Literal, Protocol, runtime_checkable
+
+Level = Literal["debug", "info", "warning", "error"]
+
+TRACEBACK_CHARS_MAX: Final = 16_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """What is fixed about one kind of event.
+
+    Attributes:
+        level: how much it matters.
+        message: the sentence for a person, with `{field}`s.
+        fields: the fields it carries, in order; `error` takes an exception and expands to several.
+    """
+
+    level: Level
+    message: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, as the sinks see it.
+
+    Attributes:
+        name: a key of `EVENTS`.
+        level: as in its spec.
+        message: its sentence, filled in; may hold any character that a file name can hold.
+        fields: its fields, with `error` expanded to `error` (a sentence), `cause`, `error_class` and, when
+            there is one, `hint`, `unit` and `traceback` (strings all).
+    """
+
+    name: str
+    level: Level
+    message: str
+    fields: Mapping[str, object]
+
+
+class Sink(Protocol):
+    """Something that wants to see every event. May be called from any thread."""
+
+    def see(self, event: Event) -> None:
+        """Take note of one event; quick, and without waiting for anything."""
+        ...
+
+
+@runtime_checkable
+class _Explained(Protocol):
+    """The shape of `topicd.errors.TopicdError`, which this layer does not import."""
+
+    cause: str
+    message: str
+    hint: str
+    unit: str
+
+
+def _spec(level: Level, message: str, fields: str = "") -> EventSpec:
+    return EventSpec(level, message, tuple(fields.split()))
+
+
+EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
+    {
+        "daemon.starting": _spec("info", "topicd {version} starts in {home}", "version home"),
+        "daemon.ready": _spec("info", "ready after {seconds} s, {jobs} jobs to do", "seconds jobs"),
+        "daemon.stopping": _spec("info", "stopping on {signal}", "signal"),
+        "daemon.stopped": _spec("info", "stopped in {seconds} s", "seconds"),
+        "tls.unverified": _spec("warning", "certificates of servers are not checked: SSL_VERIFY is off"),
+        "job.accepted": _spec("info", "{job}: accepted from {source}", "job source bytes pickup_s"),
+        "intake.ignored": _spec("warning", "{name} is a {kind}, not a file: left where it is", "name kind"),
+        "intake.trouble": _spec("warning", "{name} cannot be taken: {error}", "name error"),
+        "stage.started": _spec("info", "{job}: {stage} begins, attempt {attempt}", "job stage attempt"),
+        "unit.finished": _spec(
+            "info",
+            "{job}: {unit} made by {backend} in {seconds} s ({n} of {of})",
+            "job stage unit n of seconds backend",
+        ),
+        "unit.kept": _spec("debug", "{job}: {unit} is there already", "job stage unit"),
+        "stage.finished": _spec("info", "{job}: {stage} finished in {seconds} s", "job stage seconds"),
+        "job.deferred": _spec(
+            "warning",
+            "{job}: {stage} put off after attempt {attempt}: {error}; next try {next_try}",
+            "job stage error attempt next_try",
+        ),
+        "job.failed": _spec("error", "{job}: {stage} failed: {error} (attempt {attempt})", "job stage error attempt"),
+        "job.done": _spec("info", "{job}: done in {seconds} s: {output}", "job seconds output"),
+        "job.crashed": _spec("warning", "{job}: {stage} was cut off, {crashes} so far", "job stage crashes"),
+        "job.given_back": _spec("info", "{job}: {stage} stopped, attempt given back", "job stage"),
+        "job.moved_away": _spec("info", "{job}: moved away from {stage} by someone", "job stage"),
+        "job.damaged": _spec("error", "{job}: damaged in {stage}: {error}", "job stage error"),
+        "recovery.removed": _spec("info", "{what} removed, left over from a crash", "what"),
+        "backend.unavailable": _spec(
+            "warning",
+            "{stage} waits for {backend}: {error}; next try {next_try}",
+            "stage backend error next_try",
+        ),
+        "backend.available": _spec("info", "{stage} has {backend}, after {seconds} s", "stage backend seconds"),
+        "stage.bug": _spec("error", "{job}: a bug in {stage}: {error}", "job stage error"),
+        "watcher.started": _spec("info", "watching by {mode}", "mode"),
+        "watcher.restarted": _spec("warning", "watching anew: {reason}", "reason"),
+        "watcher.trouble": _spec("warning", "watching by {mode} has trouble: {error}", "error mode"),
+        "rescan.found": _spec("info", "{count} found in {where} that no event told of", "where count"),
+        "storage.trouble": _spec("error", "everything waits for the disk: {error}", "error"),
+        "storage.ok": _spec("info", "the disk is well again"),
+        "worker.started": _spec("debug", "worker for {backend} started as process {pid}", "backend pid"),
+        "worker.stopped": _spec("debug", "worker for {backend} stopped: {reason}", "backend reason"),
+    }
+)
+
+
+class Events:
+    """The one way to say that something happened.
+
+    Args:
+        sinks: who sees each event, in this order.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = tuple(sinks)
+        self._reported: set[tuple[int, str]] = set()
+
+    def emit(self, name: str, /, **fields: object) -> None:
+        """Let every sink see one event.
+
+        Args:
+            name: a key of `EVENTS`.
+            fields: exactly the fields it is listed with. `error` is an exception; `next_try` may be seconds
+                since the epoch and is then written as RFC 3339. None where there is no value.
+
+        Raises:
+            KeyError: no event has this name.
+            TypeError: a field is unknown or missing, or `error` is no exception.
+        """
+        event = _event(name, fields)
+        for place, sink in enumerate(self._sinks):
+            try:
+                sink.see(event)
+            except Exception:  # noqa: BLE001 - a sink's fault must not stop the work it watches
+                if (place, name) not in self._reported:
+                    self._reported.add((place, name))
+                    _log.exception("%s cannot take %s; not said again", type(sink).__name__, name)
+
+
+def rfc3339(epoch_s: float) -> str:
+    """Return a time, in seconds since the epoch, as RFC 3339 in UTC with milliseconds and `Z`."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _event(name: str, given: Mapping[str, object]) -> Event:
+    spec = EVENTS[name]
+    if given.keys() != set(spec.fields):
+        raise TypeError(f"{name} takes the fields {spec.fields}, not {tuple(given)}")
+    fields: dict[str, object] = {}
+    for field in spec.fields:
+        fields |= _expanded(field, given[field])
+    words = {field: _words(value) for field, value in fields.items()}
+    return Event(name, spec.level, spec.message.format_map(words), MappingProxyType(fields))
+
+
+def _expanded(field: str, value: object) -> dict[str, object]:
+    if field == "error":
+        return _told(value)
+    if field == "next_try" and isinstance(value, int | float):
+        return {field: rfc3339(value)}
+    return {field: value}
+
+
+def _told(error: object) -> dict[str, object]:
+    if not isinstance(error, BaseException):
+        raise TypeError(f"error takes an exception, not {type(error).__name__}")
+    name = type(error).__name__
+    if isinstance(error, _Explained):
+        told: dict[str, object] = {"error": error.message, "cause": error.cause, "error_class": name}
+        return told | {k: v for k, v in (("hint", error.hint), ("unit", error.unit)) if v}
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    trace = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS_MAX:]
+    return {"error": summary, "cause": "unexpected", "error_class": name, "traceback": trace}
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
+    return str(value)

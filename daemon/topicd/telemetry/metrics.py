@@ -1,0 +1,267 @@
+"""Metrics for Prometheus: what happened, counted, and what is, read from the tree.
+
+Owns one registry, apart from the library's global one. Promises that every label set exists from the start,
+that a label never holds a name, a path or an error's text, and that what the tree can tell is read from it
+at each scrape rather than counted here, the watcher's state likewise. Never fails a scrape because the tree
+cannot be read: `topicd_tree_readable` says so.
+"""
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from topicd.telemetry.events import Event
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+OTHER: Final = "other"
+WORK_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+PICKUP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeState:
+    """What the directories say at one moment.
+
+    Attributes:
+        jobs: how many jobs are in each directory: the stages, `failed`, `held`, `done`.
+        oldest_s: of each stage with jobs, the seconds since its oldest was accepted.
+        free_bytes: what is free on the spool's file system.
+    """
+
+    jobs: Mapping[str, int]
+    oldest_s: Mapping[str, float]
+    free_bytes: int
+
+
+class Metrics:
+    """All metrics of one daemon.
+
+    Args:
+        stages: the stages, in order.
+        causes: the causes of failure that get a label of their own; any other is `other`.
+        modes: the ways the watcher can watch.
+        reasons: why the watcher may begin anew; any other is `other`.
+        version: of topicd.
+        tree: reads the tree; called at each scrape, in the scraping thread.
+        watcher: says the mode in which the watcher works now, empty when it does not; called likewise.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[str],
+        *,
+        causes: Sequence[str],
+        modes: Sequence[str],
+        reasons: Sequence[str],
+        version: str,
+        tree: Callable[[], TreeState],
+        watcher: Callable[[], str],
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.stages: Final = tuple(stages)
+        self.causes: Final = (*dict.fromkeys((*causes, OTHER)),)
+        self.reasons: Final = (*dict.fromkeys((*reasons, OTHER)),)
+        self.registry: Final = CollectorRegistry()
+        self._add_jobs()
+        self._add_work()
+        self._add_parts()
+        self._add_process(version)
+        self.registry.register(_PresentCollector(self.stages, modes, tree, watcher))
+
+    def render(self) -> bytes:
+        """Return everything in the format of `CONTENT_TYPE`. Reads the tree: not for the event loop."""
+        return generate_latest(self.registry)
+
+    def _add_jobs(self) -> None:
+        self.accepted = self._counter("topicd_jobs_accepted", "Topics taken from input/ as jobs.")
+        self.done = self._counter("topicd_jobs_done", "Jobs finished and published.")
+        self.failed = self._counter(
+            "topicd_jobs_failed", "Jobs given up, for a person.", stage=self.stages, cause=self.causes
+        )
+        self.deferred = self._counter(
+            "topicd_jobs_deferred", "Attempts that failed and will be repeated.", stage=self.stages
+        )
+        self.last_success = self._gauge(
+            "topicd_last_success_timestamp_seconds", "When this process last finished a job; 0: not yet."
+        )
+
+    def _add_work(self) -> None:
+        self.attempts = self._counter("topicd_attempts", "Attempts begun.", stage=self.stages)
+        self.crashes = self._counter(
+            "topicd_crashes", "Attempts found cut off by an end of the daemon.", stage=self.stages
+        )
+        self.stage_seconds = self._histogram(
+            "topicd_stage_seconds", "Duration of a stage's finished attempt.", WORK_BUCKETS_S, self.stages
+        )
+        self.unit_seconds = self._histogram(
+            "topicd_unit_seconds", "Duration of one unit's making.", WORK_BUCKETS_S, self.stages
+        )
+        self.pickup_seconds = self._histogram(
+            "topicd_pickup_seconds", "From a topic's arrival in input/ to its claim.", PICKUP_BUCKETS_S
+        )
+
+    def _add_parts(self) -> None:
+        self.watcher_restarts = self._counter(
+            "topicd_watcher_restarts", "Times the watcher began anew.", reason=self.reasons
+        )
+        self.rescan_found = self._counter(
+            "topicd_rescan_found", "Files and jobs found by a scan that no event told of."
+        )
+        self.backend_up = self._gauge(
+            "topicd_backend_up", "0 while the stage waits for its backend, else 1.", stage=self.stages
+        )
+        for stage in self.stages:
+            self.backend_up.labels(stage=stage).set(1)
+
+    def _add_process(self, version: str) -> None:
+        self.ready = self._gauge("topicd_ready", "1 between the end of start-up and the stop.")
+        build = self._gauge(
+            "topicd_build_info", "What runs; always 1.", version=[version], python=[platform.python_version()]
+        )
+        build.labels(version=version, python=platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+
+    def _counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
+        counter = Counter(name, text, tuple(labels), registry=self.registry)
+        _touch(counter, labels)
+        return counter
+
+    def _gauge(self, name: str, text: str, **labels: Sequence[str]) -> Gauge:
+        gauge = Gauge(name, text, tuple(labels), registry=self.registry)
+        _touch(gauge, labels)
+        return gauge
+
+    def _histogram(self, name: str, text: str, buckets_s: Sequence[float], stages: Sequence[str] = ()) -> Histogram:
+        labels = {"stage": stages} if stages else {}
+        histogram = Histogram(name, text, tuple(labels), registry=self.registry, buckets=buckets_s)
+        _touch(histogram, labels)
+        return histogram
+
+
+class MetricSink:
+    """Turns events into counts, durations and states.
+
+    Args:
+        metrics: what to change.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        m = self._metrics = metrics
+        self._known = {"stage": m.stages, "cause": m.causes, "reason": m.reasons}
+        self._effects: Mapping[str, Callable[[Event], None]] = {
+            "daemon.ready": lambda _: m.ready.set(1),
+            "daemon.stopping": lambda _: m.ready.set(0),
+            "job.accepted": self._accepted,
+            "job.done": self._done,
+            "job.failed": lambda event: m.failed.labels(*self._labels(event, "stage", "cause")).inc(),
+            "job.damaged": lambda event: m.failed.labels(*self._labels(event, "stage", "cause")).inc(),
+            "job.deferred": lambda event: m.deferred.labels(*self._labels(event, "stage")).inc(),
+            "job.crashed": lambda event: m.crashes.labels(*self._labels(event, "stage")).inc(),
+            "stage.started": lambda event: m.attempts.labels(*self._labels(event, "stage")).inc(),
+            "stage.finished": lambda event: self._took(m.stage_seconds, event),
+            "unit.finished": lambda event: self._took(m.unit_seconds, event),
+            "backend.available": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(1),
+            "backend.unavailable": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(0),
+            "watcher.restarted": lambda event: m.watcher_restarts.labels(*self._labels(event, "reason")).inc(),
+            "rescan.found": lambda event: m.rescan_found.inc(_number(event, "count") or 0),
+        }
+
+    def see(self, event: Event) -> None:
+        """Count one event."""
+        if effect := self._effects.get(event.name):
+            effect(event)
+
+    def _labels(self, event: Event, *names: str) -> list[str]:
+        values = [str(event.fields.get(name)) for name in names]
+        return [v if v in self._known[name] else OTHER for name, v in zip(names, values, strict=True)]
+
+    def _took(self, histogram: Histogram, event: Event) -> None:
+        seconds = _number(event, "seconds")
+        if seconds is not None:
+            histogram.labels(*self._labels(event, "stage")).observe(seconds)
+
+    def _accepted(self, event: Event) -> None:
+        self._metrics.accepted.inc()
+        pickup_s = _number(event, "pickup_s")
+        if pickup_s is not None:
+            self._metrics.pickup_seconds.observe(pickup_s)
+
+    def _done(self, _: Event) -> None:
+        self._metrics.done.inc()
+        self._metrics.last_success.set(time.time())
+
+
+class _PresentCollector(Collector):
+    """Asks the tree and the watcher when scraped."""
+
+    def __init__(
+        self,
+        stages: Sequence[str],
+        modes: Sequence[str],
+        tree: Callable[[], TreeState],
+        watcher: Callable[[], str],
+    ) -> None:
+        self._stages = stages
+        self._modes = modes
+        self._tree = tree
+        self._watcher = watcher
+        self._is_readable = True
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Yield the gauges of one reading; those of the tree are missing when it cannot be read."""
+        mode = self._watcher()
+        up = {each: each == mode for each in self._modes}
+        yield _family("topicd_watcher_up", "1 for the way in which the watcher works now.", "mode", up)
+        try:
+            state = self._tree()
+        except Exception:  # noqa: BLE001 - whatever it is, the other metrics must still be scraped
+            if self._is_readable:
+                _log.exception("the tree cannot be read for the metrics; not said again until it can")
+            self._is_readable = False
+        else:
+            self._is_readable = True
+            yield from self._gauges(state)
+        yield GaugeMetricFamily("topicd_tree_readable", "1 when this scrape could read the tree.", self._is_readable)
+
+    def _gauges(self, state: TreeState) -> Iterable[GaugeMetricFamily]:
+        jobs = dict.fromkeys((*self._stages, "failed", "held", "done"), 0) | dict(state.jobs)
+        oldest_s = dict.fromkeys(self._stages, 0.0) | dict(state.oldest_s)
+        yield _family("topicd_jobs", "Jobs in each directory.", "stage", jobs)
+        yield _family("topicd_oldest_job_seconds", "Age of a stage's oldest job; 0: none.", "stage", oldest_s)
+        yield GaugeMetricFamily("topicd_free_bytes", "Free on the spool's file system.", state.free_bytes)
+
+
+def _family(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for of, value in values.items():
+        family.add_metric([of], value)
+    return family
+
+
+def _number(event: Event, field: str) -> float | None:
+    value = event.fields.get(field)
+    return value if isinstance(value, int | float) else None
+
+
+def _touch(metric: Counter | Gauge | Histogram, labels: Mapping[str, Sequence[str]]) -> None:
+    for values in product(*labels.values()) if labels else ():
+        metric.labels(*values)

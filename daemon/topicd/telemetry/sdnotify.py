@@ -1,0 +1,57 @@
+"""Word to the service manager: the sd_notify(3) protocol, by a plain datagram socket.
+
+Owns the environment variables of that protocol. Promises never to raise and never to wait longer than
+`SEND_TIMEOUT_S`; outside a service manager every call does nothing. systemd-python would add a compiled
+dependency for the same one datagram. Never reads an answer, sends no file descriptors, and knows no `vsock:`
+addresses.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from typing import Final
+
+SEND_TIMEOUT_S: Final = 1.0
+VALUE_CHARS_MAX: Final = 1_000
+
+
+def notify(**state: object) -> bool:
+    """Send assignments such as `ready=1, status="3 jobs"`, all in one datagram.
+
+    Args:
+        state: names as in sd_notify(3), in either case; values are written on one line and cut at
+            `VALUE_CHARS_MAX`.
+
+    Returns:
+        Whether there is a service manager and it was told.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    with suppress(OSError, ValueError):
+        _send(address, "\n".join(f"{name.upper()}={_line(value)}" for name, value in state.items()))
+        return True
+    return False
+
+
+def watchdog_s() -> float | None:
+    """Return the seconds within which `watchdog=1` is wanted again, or None when nobody waits for it."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    with suppress(ValueError):
+        wait_us = int(os.environ.get("WATCHDOG_USEC", ""))
+        return wait_us / 1e6 if wait_us > 0 else None
+    return None
+
+
+def _line(value: object) -> str:
+    """Return the value on one line: a line feed would begin an assignment of its own."""
+    return " ".join(str(value)[:VALUE_CHARS_MAX].splitlines())
+
+
+def _send(address: str, text: str) -> None:
+    path = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SEND_TIMEOUT_S)
+        sock.connect(path)
+        sock.sendall(text.encode("utf-8", "backslashreplace"))

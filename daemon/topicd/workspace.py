@@ -1,0 +1,177 @@
+"""A job's products: kept whole, known by digest, found again after a crash.
+
+Owns `manifest.json` and every product file of one job. Promises that a product counts only when its entry in
+the manifest is on disk and the file matches it, and that an entry made from something else does not count.
+Never moves the job: that is the store's.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import aiofiles
+
+from topicd import job as files
+from topicd.durable import TEMPORARY, Durable
+from topicd.errors import Rejected
+from topicd.job import Damaged, Manifest, Product, Scenes
+from topicd.telemetry.events import rfc3339
+
+READ_BYTES: Final = 1_048_576
+
+
+def digest(**parts: object) -> str:
+    """Return the sha256 of what a product is made from, independent of the order of the parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_limited(path: Path, bytes_max: int) -> bytes:
+    """Read a regular file of at most `bytes_max` bytes.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it is larger, or no regular file.
+    """
+    with open(path, "rb", opener=_no_follow) as file:
+        return _limited(file.read(bytes_max + 1), path.name, bytes_max)
+
+
+def _no_follow(path: str, flags: int) -> int:
+    """Open without following a link or waiting for a pipe: a person may have put anything there."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _limited(data: bytes, name: str, bytes_max: int) -> bytes:
+    if len(data) > bytes_max:
+        raise Damaged(name, f"larger than {bytes_max} bytes")
+    return data
+
+
+class Workspace:
+    """One job's directory as a stage sees it. All methods block; call them from a thread."""
+
+    def __init__(self, path: Path, durable: Durable) -> None:
+        self.path: Final = path
+        self._durable = durable
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The products so far.
+
+        Raises:
+            Damaged: `manifest.json` is not one.
+        """
+        if self._manifest is None:
+            try:
+                data = read_limited(self.path / files.MANIFEST, files.JSON_BYTES_MAX)
+                self._manifest = files.decode(Manifest, data, files.MANIFEST)
+            except FileNotFoundError:
+                self._manifest = Manifest(job=self.path.name)
+        return self._manifest
+
+    async def topic(self, bytes_max: int) -> bytes:
+        """Return the topic as it was dropped, or as a person has mended it; more than `bytes_max` is refused."""
+        async with aiofiles.open(self.path / files.TOPIC, "rb", opener=_no_follow) as file:
+            data = await file.read(bytes_max + 1)
+        return _limited(data, files.TOPIC, bytes_max)
+
+    def scenes(self) -> Scenes:
+        """Return the script.
+
+        Raises:
+            Rejected: there is none, or it is not the one the manifest tells of.
+        """
+        entry = self.manifest.get(files.SCENES)
+        if entry is None or not self._matches(entry):
+            raise Rejected(
+                "script_missing",
+                f"{files.SCENES} is missing or is not the one that was written here",
+                hint="`topicd retry` writes the script again",
+            )
+        return files.decode(Scenes, read_limited(self.path / files.SCENES, files.JSON_BYTES_MAX), files.SCENES)
+
+    def whole(self, path: str, made_from: str) -> bool:
+        """Tell whether a product is there, unharmed, and made from just this."""
+        entry = self.manifest.get(path)
+        return entry is not None and entry.made_from == made_from and self._matches(entry)
+
+    def keep(self, path: str, data: bytes, *, made_from: str, by: Mapping[str, str], seconds: float, at: float) -> None:
+        """Put a product on the disk, then its entry in the manifest; both have arrived when this returns.
+
+        Args:
+            path: relative to the job's directory.
+            data: the product, already checked.
+            made_from: see `digest`.
+            by: what made it; no secrets.
+            seconds: how long it took.
+            at: when, seconds since the epoch.
+        """
+        target = self.path / path
+        if target.parent != self.path and not target.parent.is_dir():
+            self._durable.mkdir(target.parent)
+        self._durable.write(target, data)
+        entry = Product(
+            path=path,
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            made_from=made_from,
+            by=dict(by),
+            seconds=round(seconds, 3),
+            at=rfc3339(at),
+        )
+        self._record(self.manifest.having(entry))
+
+    def read(self, path: str, bytes_max: int) -> bytes:
+        """Return a product's bytes."""
+        return read_limited(self.path / path, bytes_max)
+
+    def drop_others(self, folder: str, wanted: Collection[str]) -> None:
+        """Remove what an earlier attempt left and this one does not want: a script may have grown shorter."""
+        stale = [entry.path for entry in self.manifest.products if entry.path.startswith(f"{folder}/")]
+        stale = [path for path in stale if path not in wanted]
+        if stale:
+            kept = tuple(entry for entry in self.manifest.products if entry.path not in stale)
+            self._record(Manifest(self.manifest.job, kept))
+        for path in (self.path / folder).glob("*"):
+            if f"{folder}/{path.name}" not in wanted:
+                self._durable.remove(path)
+
+    def sweep(self) -> None:
+        """Remove the temporary files of an attempt that died."""
+        for path in (*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(f"*/.*{TEMPORARY}")):
+            self._durable.remove(path)
+
+    def verify(self) -> None:
+        """Check every product against the manifest.
+
+        Raises:
+            Rejected: one is missing or harmed; it is made again by `topicd retry`.
+        """
+        for entry in self.manifest.products:
+            if not self._matches(entry):
+                raise Rejected(
+                    "product_harmed",
+                    f"{entry.path} is missing or is not what was made here",
+                    hint="`topicd retry` makes it again",
+                )
+
+    def _record(self, manifest: Manifest) -> None:
+        self._durable.write(self.path / files.MANIFEST, files.encode(manifest))
+        self._manifest = manifest
+
+    def _matches(self, entry: Product) -> bool:
+        found, size = hashlib.sha256(), 0
+        try:
+            with open(self.path / entry.path, "rb", buffering=0, opener=_no_follow) as file:
+                if os.fstat(file.fileno()).st_size != entry.bytes:
+                    return False
+                while block := file.read(READ_BYTES):
+                    found.update(block)
+                    size += len(block)
+        except OSError:
+            return False
+        return size == entry.bytes and found.hexdigest() == entry.sha256
