@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write constraints.txt anew: every version pinned with its hashes, no index address, in blocks that installs choose from.
+"""Write constraints.txt anew: every version pinned with its hashes, in blocks that installs choose from.
 
-The blocks are `base`, `embedded`, `systemd`, `build` and `dev`; `scripts/pins.sh BLOCK…` prints the lines of some of them.
-Needs uv on PATH. Run it when a dependency changes, then run the tests and commit both files.
+The blocks are `base`, `embedded`, `systemd`, `build` and `dev`; `scripts/pins.sh BLOCK…` prints the lines of
+some of them. Needs uv on PATH. Run it when a dependency changes, then run the tests and commit both files.
 """
 
 import re
@@ -22,10 +22,27 @@ HEAD = """\
 def resolve(*args: str) -> dict[str, str]:
     """Return package → its lines (version, markers, hashes), one universal resolution for Python ≥ 3.11."""
     done = subprocess.run(
-        ["uv", "pip", "compile", "-", "pyproject.toml", "--universal", "--python-version", "3.11", "--generate-hashes",
-         "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet", *args],
+        [
+            "uv",
+            "pip",
+            "compile",
+            "-",
+            "pyproject.toml",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--generate-hashes",
+            "--no-emit-index-url",
+            "--no-annotate",
+            "--no-header",
+            "--quiet",
+            *args,
+        ],
         input=WEIGHTS if "embedded" in args or "--all-extras" in args else "",
-        cwd=TOP, check=True, text=True, capture_output=True,
+        cwd=TOP,
+        check=True,
+        text=True,
+        capture_output=True,
     )
     pins: dict[str, str] = {}
     for block in re.split(r"\n(?=[a-z0-9])", done.stdout.strip()):

@@ -73,6 +73,11 @@ class Disk:
         path.rmdir()
 
 
+def is_storage_trouble(error: OSError) -> bool:
+    """Tell whether an error blames the disk: full, read-only or failing."""
+    return error.errno in _STORAGE_CAUSES
+
+
 @contextlib.contextmanager
 def told() -> Iterator[None]:
     """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through."""
@@ -189,6 +194,11 @@ class Durable:
             self.sync(target.parent)
             self.remove_tree(source)
 
+    def unlink(self, path: Path) -> None:
+        """Remove a file, and leave the fsync of its directory to the caller."""
+        with told():
+            self._disk.unlink(path)
+
     def remove(self, path: Path) -> None:
         """Remove a file, if it is there, and make that last."""
         with told(), contextlib.suppress(FileNotFoundError):
@@ -197,6 +207,8 @@ class Durable:
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and all in it, if it is there. Symbolic links in it are removed, not followed."""
+        if path.is_symlink():
+            self.remove(path)
         if not path.is_dir():
             return
         with told():

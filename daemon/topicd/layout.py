@@ -4,16 +4,19 @@ Owns what a home must be: every directory writable, all of the spool one file sy
 and renames, not by mode bits or device numbers, and to leave nothing behind.
 """
 
+import contextlib
 import errno
+import time
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable, told
+from topicd.durable import Durable, is_storage_trouble
 from topicd.errors import Unusable
 from topicd.spool import Spool
 from topicd.states import SPOOL_PLACES
 
 PROBE: Final = ".topicd-probe"
+PROBE_AGE_S: Final = 60.0
 
 
 def make(spool: Spool, durable: Durable, mark: str) -> None:
@@ -41,14 +44,20 @@ def same_file_system(source: Path, target: Path, mark: str) -> bool:
         probe.touch()
         probe.rename(there)
     except OSError as error:
-        if error.errno != errno.EXDEV:
-            with told():
-                raise
-        return False
+        return error.errno != errno.EXDEV  # any other trouble is told by whoever meets it in the work
     finally:
         probe.unlink(missing_ok=True)
         there.unlink(missing_ok=True)
     return True
+
+
+def sweep(spool: Spool) -> None:
+    """Remove the probes of a process that was killed in the middle of one."""
+    for path in (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, SPOOL_PLACES)):
+        for probe in path.glob(f"{PROBE}-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - probe.lstat().st_mtime > PROBE_AGE_S:
+                    probe.unlink()
 
 
 def _make(path: Path, durable: Durable, mark: str) -> None:
@@ -60,6 +69,8 @@ def _make(path: Path, durable: Durable, mark: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if path.is_dir() and is_storage_trouble(error):
+            return  # a full or read-only disk is a pause, not a wrong set-up; the gate tells of it
         raise Unusable(
             "home_unusable",
             f"cannot make or write {path.absolute()}: {error.strerror}",

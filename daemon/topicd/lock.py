@@ -5,9 +5,11 @@ process holds nobody. The file is not durable and need not be: flock(2) is what 
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,8 @@ from typing import Final
 from topicd.errors import TopicdError
 
 SAID_BYTES_MAX: Final = 4096
+TRIES_MAX: Final = 20
+TRY_AGAIN_S: Final = 0.05
 
 
 class Taken(TopicdError):
@@ -28,25 +32,43 @@ def locked(path: Path, said: Mapping[str, object]) -> Iterator[Callable[[Mapping
     Raises:
         Taken: another process holds it.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = _open(path)
 
     def say(more: Mapping[str, object]) -> None:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps({"pid": os.getpid(), **said, **more}).encode(), 0)
+        with contextlib.suppress(OSError):  # a full or read-only disk: the lock itself holds all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps({"pid": os.getpid(), **said, **more}).encode(), 0)
 
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Taken(
-                "home_taken",
-                f"another topicd (process {holder(path).get('pid', '?')}) works on {path.parent.parent.absolute()}",
-                hint="stop it first, or give this one a TOPICD_HOME of its own",
-            ) from error
+        _acquire(fd, path)
         say({})
         yield say
     finally:
         os.close(fd)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _acquire(fd: int, path: Path) -> None:
+    for _ in range(TRIES_MAX):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if pid := holder(path).get("pid"):
+            raise Taken(
+                "home_taken",
+                f"another topicd (process {pid}) works on {path.parent.parent.absolute()}",
+                hint="stop it first, or give this one a TOPICD_HOME of its own",
+            )
+        time.sleep(TRY_AGAIN_S)  # somebody who only asks who holds it does so for an instant
+    raise Taken("home_taken", f"another topicd works on {path.parent.parent.absolute()}", hint="stop it first")
 
 
 def holder(path: Path) -> Mapping[str, object]:

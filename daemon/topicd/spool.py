@@ -5,7 +5,7 @@ looks (a person moved it) is simply not there. The moves are in `store.py`.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,10 @@ class Spool:
                 )
         except FileNotFoundError:
             return []
+
+    def missing(self, place: str, names: Collection[str]) -> set[str]:
+        """Return those of the jobs that are not in a place."""
+        return {name for name in names if not (self.place(place) / name).is_dir()}
 
     def counts(self) -> Mapping[str, int]:
         """Return how many jobs are in each place, `output` included."""
@@ -127,14 +131,6 @@ class Spool:
         for name in self.ids(Stage.SCRIPTS):
             if not self.is_claimed(folder / name):
                 yield folder / name
-
-    def resume_stage(self, path: Path) -> Stage:
-        """Return the first stage whose products a job lacks, by a look at its files."""
-        if not (path / files.SCENES).is_file():
-            return Stage.SCRIPTS
-        if not (path / files.AUDIO).is_file():
-            return Stage.AUDIO
-        return Stage.IMAGES
 
     def oldest(self, place: str) -> Path | None:
         """Return the directory of the oldest job in a place."""

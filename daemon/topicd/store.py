@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,7 +23,7 @@ from topicd.durable import INCOMING, TEMPORARY, Durable
 from topicd.errors import TopicdError
 from topicd.job import Job, Trouble
 from topicd.spool import DONE, Found, Spool, retryable
-from topicd.states import Aside, Stage
+from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.telemetry.events import rfc3339
 from topicd.topic import source_slug
 from topicd.workspace import Workspace
@@ -70,6 +71,8 @@ class Store:
             Unusable: a directory cannot be made or written, or the spool spans file systems.
         """
         layout.make(self.spool, self.durable, self.run)
+        newest = max((name for stage in Stage for name in self.spool.ids(stage)[-1:]), default="")
+        self._last_id_us = _id_us(newest)
 
     def locked(
         self, said: Mapping[str, object]
@@ -88,6 +91,7 @@ class Store:
             One line for each thing that was put right. Crashes are counted by `begin`, as the jobs come up.
         """
         spool, done = self.spool, list[str]()
+        layout.sweep(spool)
         for path in list(spool.unclaimed()):
             if {entry.name for entry in path.iterdir() if not entry.name.endswith(TEMPORARY)} <= {files.JOB}:
                 self.durable.remove_tree(path)
@@ -101,7 +105,7 @@ class Store:
                 done.append(f"{name}: published, and its source was still there (S6)")
         return done + [line for line in map(self._finish_claim, self._claims_by_copy()) if line]
 
-    def claim(self, source: Path, *, sha256: str, size: int) -> Job | None:
+    def claim(self, source: Path, *, sha256: str, size: int) -> Job:
         """Turn a file in `input/` into a job.
 
         Args:
@@ -109,10 +113,8 @@ class Store:
             sha256: of its bytes; empty when they were not read.
             size: in bytes.
 
-        Returns:
-            The job, or None when the file was gone: someone was faster.
-
         Raises:
+            FileNotFoundError: the file was gone: someone was faster.
             StorageTrouble: the disk is full, read-only or failing; the topic is still in `input/`.
             PermissionError: `input/` does not let us take files away.
         """
@@ -123,9 +125,6 @@ class Store:
             self.durable.place(path / files.JOB, files.encode(job))
             self.durable.sync(path.parent)
             self._take(source, path, job)
-        except FileNotFoundError:
-            self.durable.remove_tree(path)
-            return None
         except BaseException:
             with contextlib.suppress(OSError, TopicdError):
                 if not self.spool.is_claimed(path):
@@ -157,6 +156,7 @@ class Store:
         before = self.spool.read_job(path)
         job = before.begin(stage, run=self.run, at=self._clock())
         Workspace(path, self.durable).sweep()
+        self.durable.remove(path / files.REASON)
         self._save(path, job)
         return Begun(job, crashed=job.crashes.get(stage, 0) > before.crashes.get(stage, 0))
 
@@ -215,7 +215,7 @@ class Store:
         """
         if found.place != Aside.HELD:
             raise Illegal("not_held", f"{found.id} is in {found.place}/, not held")
-        return self._move(found, self.spool.resume_stage(found.path))
+        return self._move(found, self._resume_stage(found.path))
 
     def retry(self, found: Found) -> Found:
         """Let a failed or waiting job begin anew with no attempts spent; what is whole is kept.
@@ -232,9 +232,7 @@ class Store:
         self._save(found.path, self.spool.read_job(found.path).afresh())
         if found.place != Aside.FAILED:
             return found
-        moved = self._move(found, self.spool.resume_stage(found.path))
-        self.durable.remove(moved.path / files.REASON)
-        return moved
+        return self._move(found, self._resume_stage(found.path))
 
     def in_work(self, path: Path) -> bool:
         """Tell whether a running daemon has a job in hand."""
@@ -249,6 +247,12 @@ class Store:
 
     def _save(self, path: Path, job: Job) -> None:
         self.durable.write(path / files.JOB, files.encode(job))
+
+    def _resume_stage(self, path: Path) -> Stage:
+        try:
+            return Workspace(path, self.durable).resume_stage()
+        except files.Damaged:
+            return Stage.SCRIPTS
 
     def _move(self, found: Found, place: str) -> Found:
         target = self.spool.place(place) / found.id
@@ -274,18 +278,15 @@ class Store:
         while True:
             seconds, micros = divmod(self._last_id_us, 1_000_000)
             stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
-            path = self.spool.place(Stage.SCRIPTS) / f"{stamp}-{micros:06d}-{source_slug(source)}"
-            try:
-                self.durable.mkdir_only(path)
-            except FileExistsError:
-                self._last_id_us += 1
-            else:
-                return path
+            name = f"{stamp}-{micros:06d}-{source_slug(source)}"
+            if not any(os.path.lexists(self.spool.place(place) / name) for place in (*SPOOL_PLACES, DONE)):
+                with contextlib.suppress(FileExistsError):
+                    self.durable.mkdir_only(self.spool.place(Stage.SCRIPTS) / name)
+                    return self.spool.place(Stage.SCRIPTS) / name
+            self._last_id_us += 1
 
     def _take(self, source: Path, path: Path, job: Job) -> None:
         target = path / files.TOPIC
-        with contextlib.suppress(PermissionError):  # an unreadable topic is moved all the same, and then refused
-            self.durable.sync(source)
         try:
             self.durable.rename_only(source, target)
         except OSError as error:
@@ -293,15 +294,24 @@ class Store:
                 raise
             self._take_by_copy(source, path, job)
             return
+        with contextlib.suppress(PermissionError):  # an unreadable topic is taken all the same, and then refused
+            self.durable.sync(target)
         self.durable.sync(path, source.parent)
 
     def _take_by_copy(self, source: Path, path: Path, job: Job) -> None:
         """Claim across file systems; `source_left` lets recovery finish what a death before the removal left (S7)."""
         stat = source.lstat()
         self.durable.place(path / files.JOB, files.encode(replace(job, source_left=_identity(stat))))
-        self.durable.copy_file(source, path / files.TOPIC)
+        topic = path / files.TOPIC
+        self.durable.copy_file(source, topic)
         self.durable.sync(path)
-        self.durable.remove(source)
+        try:
+            self.durable.unlink(source)
+        except BaseException:
+            # It cannot be taken away, or someone was faster: a copy would be claimed again at every scan.
+            self.durable.unlink(topic)
+            raise
+        self.durable.sync(source.parent)
 
     def _claims_by_copy(self) -> Iterator[Job]:
         if layout.same_file_system(self.spool.input, self.spool.place(Stage.SCRIPTS), self.run):
@@ -319,6 +329,15 @@ class Store:
             return ""
         self.durable.remove(source)
         return f"{job.id}: claimed, and its source was still there (S7)"
+
+
+def _id_us(name: str) -> int:
+    """Return the time in a job's id in microseconds since the epoch; 0 when there is none."""
+    try:
+        moment = datetime.strptime(name[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
+    except ValueError:
+        return 0
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ the manifest is on disk and the file matches it, and that an entry made from som
 Never moves the job: that is the store's.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,14 +19,23 @@ from topicd import job as files
 from topicd.durable import TEMPORARY, Durable
 from topicd.errors import Rejected
 from topicd.job import Damaged, Manifest, Product, Scenes
+from topicd.states import Stage
 from topicd.telemetry.events import rfc3339
 
 READ_BYTES: Final = 1_048_576
+LAST_PRODUCTS: Final = {Stage.SCRIPTS: files.SCENES, Stage.AUDIO: files.AUDIO}
 
 
 def digest(**parts: object) -> str:
     """Return the sha256 of what a product is made from, independent of the order of the parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def stage_of(path: str) -> Stage:
+    """Return the stage that makes a product."""
+    if path in {files.SCRIPT, files.SCENES}:
+        return Stage.SCRIPTS
+    return Stage.IMAGES if path == files.PAGE or path.startswith(f"{Stage.IMAGES}/") else Stage.AUDIO
 
 
 def read_limited(path: Path, bytes_max: int) -> bytes:
@@ -35,8 +45,13 @@ def read_limited(path: Path, bytes_max: int) -> bytes:
         FileNotFoundError: it is not there.
         Damaged: it is larger, or no regular file.
     """
-    with open(path, "rb", opener=_no_follow) as file:
-        return _limited(file.read(bytes_max + 1), path.name, bytes_max)
+    try:
+        with open(path, "rb", opener=_no_follow) as file:
+            return _limited(file.read(bytes_max + 1), path.name, bytes_max)
+    except OSError as error:
+        if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
+            raise Damaged(path.name, "it is no regular file") from error
+        raise
 
 
 def _no_follow(path: str, flags: int) -> int:
@@ -79,19 +94,28 @@ class Workspace:
             data = await file.read(bytes_max + 1)
         return _limited(data, files.TOPIC, bytes_max)
 
+    def need(self, *paths: str) -> None:
+        """Check what an earlier stage should have left: a person may have moved the job past it.
+
+        Raises:
+            Rejected: a product is missing, or is not what was made here.
+        """
+        for path in paths:
+            entry = self.manifest.get(path)
+            if entry is None or not self._matches(entry):
+                raise Rejected(
+                    "product_missing",
+                    f"{path} is missing or is not what was made here",
+                    hint="`topicd retry` makes it again",
+                )
+
     def scenes(self) -> Scenes:
         """Return the script.
 
         Raises:
             Rejected: there is none, or it is not the one the manifest tells of.
         """
-        entry = self.manifest.get(files.SCENES)
-        if entry is None or not self._matches(entry):
-            raise Rejected(
-                "script_missing",
-                f"{files.SCENES} is missing or is not the one that was written here",
-                hint="`topicd retry` writes the script again",
-            )
+        self.need(files.SCENES)
         return files.decode(Scenes, read_limited(self.path / files.SCENES, files.JSON_BYTES_MAX), files.SCENES)
 
     def whole(self, path: str, made_from: str) -> bool:
@@ -145,19 +169,23 @@ class Workspace:
         for path in (*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(f"*/.*{TEMPORARY}")):
             self._durable.remove(path)
 
+    def resume_stage(self) -> Stage:
+        """Return the first stage that has something to make: nothing is there of it, or something is harmed.
+
+        Raises:
+            Damaged: `manifest.json` is not one.
+        """
+        harmed = {stage_of(entry.path) for entry in self.manifest.products if not self._matches(entry)}
+        undone = {stage for stage, last in LAST_PRODUCTS.items() if self.manifest.get(last) is None}
+        return next((stage for stage in Stage if stage in harmed | undone), Stage.IMAGES)
+
     def verify(self) -> None:
         """Check every product against the manifest.
 
         Raises:
             Rejected: one is missing or harmed; it is made again by `topicd retry`.
         """
-        for entry in self.manifest.products:
-            if not self._matches(entry):
-                raise Rejected(
-                    "product_harmed",
-                    f"{entry.path} is missing or is not what was made here",
-                    hint="`topicd retry` makes it again",
-                )
+        self.need(*(entry.path for entry in self.manifest.products))
 
     def _record(self, manifest: Manifest) -> None:
         self._durable.write(self.path / files.MANIFEST, files.encode(manifest))

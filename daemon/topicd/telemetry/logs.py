@@ -64,9 +64,9 @@ def configure(*, format: Format, level: str, stream: TextIO | None = None) -> No
 class LogSink:
     """Writes each event to the log; of one fault, only the first few in a while.
 
-    Of the events that are warnings or worse, those with the same name, cause, reason and stage are one fault:
-    beyond `REPEATS_MAX` in `REPEAT_WINDOW_S` they are counted, and the next one let through says how many
-    were not (`suppressed`).
+    Of the events that are warnings or worse and tell of no single job, those with the same name, cause, reason
+    and stage are one fault: beyond `REPEATS_MAX` in `REPEAT_WINDOW_S` they are counted, and the next one let
+    through says how many were not (`suppressed`).
 
     Args:
         clock: seconds that never go back.
@@ -79,7 +79,8 @@ class LogSink:
     def see(self, event: Event) -> None:
         """Write one event."""
         severity = logging.getLevelNamesMapping()[event.level.upper()]
-        suppressed = self._repeats.admit(event) if severity >= logging.WARNING else 0
+        # A fault of one job is told for each job: without it nobody learns which one failed.
+        suppressed = self._repeats.admit(event) if severity >= logging.WARNING and "job" not in event.fields else 0
         if suppressed is None:
             return
         if suppressed:

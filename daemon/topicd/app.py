@@ -1,0 +1,247 @@
+"""The daemon's life: startup → run → shutdown.
+
+Owns the only place where parts are put together, the signals, and the word to the service manager. Promises
+that nothing is accepted before recovery is done, that the watches stand before the first scan, that SIGTERM
+ends within seconds with every finished unit kept and every attempt in hand given back, and that a second signal
+ends at once. Never decides anything about a job.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final
+
+from topicd import __version__, build
+from topicd.durable import free_bytes, offload
+from topicd.engine import STORAGE_WAIT_S, Engine
+from topicd.errors import CAUSES, StorageTrouble
+from topicd.gate import StorageGate
+from topicd.home import Home
+from topicd.intake import Intake
+from topicd.settings import Settings
+from topicd.spool import DONE
+from topicd.states import Aside, Stage
+from topicd.telemetry import logs
+from topicd.telemetry.events import Events
+from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
+from topicd.telemetry.sdnotify import notify
+from topicd.watcher import Watched, Watcher
+from topicd.web import Health
+
+INPUT: Final = "input"
+DRAINED_LOOK_S: Final = 0.2
+WATCH_REASONS: Final = (
+    "reader_died",
+    "unmounted",
+    "directory_gone",
+    "directory_replaced",
+    "watch_limit",
+    "instance_limit",
+    "directory_unreadable",
+    "watch_failed",
+    "no_events",
+    "remote_file_system",
+)
+
+
+class App:
+    """One daemon on one home."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._begun = time.monotonic()
+        self._stop = asyncio.Event()
+        self._signal = "the end of its work"
+        self._is_ready = False
+        home = Home.of(settings)
+        self._spool, self._store = home.spool, home.store
+        self._metrics = Metrics(
+            list(Stage),
+            causes=CAUSES,
+            modes=("events", "poll"),
+            reasons=WATCH_REASONS,
+            version=__version__,
+            tree=self._tree,
+            watcher=lambda: self._watcher.mode if self._watcher.up else "",
+        )
+        self._events = Events([logs.LogSink(), MetricSink(self._metrics)])
+        self._gate = StorageGate(
+            root=self._spool.root,
+            durable=self._store.durable,
+            events=self._events,
+            min_free_bytes=settings.min_free_bytes,
+        )
+        self._backends = build.backends(settings)
+        self._engine = Engine(
+            store=self._store,
+            works=build.works(settings, self._backends, self._events),
+            limits=build.limits(settings, self._backends),
+            events=self._events,
+            gate=self._gate,
+            policy=build.policy(settings),
+        )
+        self._intake = Intake(
+            spool=self._spool,
+            store=self._store,
+            events=self._events,
+            gate=self._gate,
+            accepted=lambda: self._engine.hint(Stage.SCRIPTS),
+            settle_s=settings.settle_s,
+            topic_bytes_max=settings.topic_bytes_max,
+            scenes_max=settings.scenes_max,
+        )
+        self._watcher = Watcher(
+            watched=[Watched(self._spool.input, INPUT), *(Watched(self._spool.place(stage), stage) for stage in Stage)],
+            mode=settings.watch_mode,
+            wake=self._wake,
+            rescan_s=settings.rescan_s,
+            poll_s=settings.poll_s,
+            events=self._events,
+        )
+
+    async def serve(self, *, once: bool = False) -> None:
+        """Run until a signal, or, with `once`, until nothing is left to do.
+
+        Raises:
+            Unusable: the home, the port or a setting cannot be used.
+            Taken: another daemon has this home.
+        """
+        self._catch_signals()
+        self._events.emit("daemon.starting", version=__version__, home=str(self._spool.home.absolute()))
+        self._warn()
+        await offload(self._store.open)
+        with self._store.locked({"version": __version__}) as say:
+            async with self._web() as port:
+                say({"version": __version__, "host": self._settings.metrics_host, "port": port})
+                await self._startup()
+                await self._run(once=once)
+
+    async def _startup(self) -> None:
+        for line in await self._recovered():
+            self._events.emit("recovery.removed", what=line)
+        if self._stop.is_set():
+            return
+        self._watcher.start()
+        self._is_ready = True
+        jobs = sum(len(self._spool.ids(stage)) for stage in Stage)
+        self._events.emit("daemon.ready", seconds=round(time.monotonic() - self._begun, 3), jobs=jobs)
+        notify(ready=1, status=f"{jobs} jobs to do")
+
+    async def _recovered(self) -> list[str]:
+        """Recover; while the disk does not let us, be there and not ready."""
+        while not self._stop.is_set():
+            try:
+                return await offload(self._store.recover)
+            except StorageTrouble as error:
+                self._gate.tell(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STORAGE_WAIT_S):
+                    await self._stop.wait()
+        return []
+
+    async def _run(self, *, once: bool) -> None:
+        work: list[Coroutine[Any, Any, None]] = [self._intake.run(), self._engine.run(), self._watcher.run()]
+        if once:
+            work.append(self._stop_when_drained())
+        tasks = [asyncio.create_task(each) for each in work]
+        stop = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait([stop, *tasks[:3]], return_when=asyncio.FIRST_COMPLETED)
+        await self._shutdown(tasks)
+        stop.cancel()
+        for task in done - {stop}:
+            task.result()  # a part that ended by itself is a fault; its error ends the daemon
+
+    async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
+        began = time.monotonic()
+        self._is_ready = False
+        notify(stopping=1)
+        self._events.emit("daemon.stopping", signal=self._signal)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=self._settings.stop_timeout_s)
+        for backend in self._backends.each().values():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.stop_timeout_s):
+                    await backend.aclose()
+        self._events.emit("daemon.stopped", seconds=round(time.monotonic() - began, 3))
+
+    async def _stop_when_drained(self) -> None:
+        while not (  # noqa: ASYNC110 - the tree tells, not an event: a person may move jobs too
+            self._intake.idle.is_set() and not any(self._spool.ids(stage) for stage in Stage)
+        ):
+            await asyncio.sleep(DRAINED_LOOK_S)
+        self._stop.set()
+
+    @contextlib.asynccontextmanager
+    async def _web(self) -> AsyncIterator[int]:
+        from topicd.web.server import WebServer  # noqa: PLC0415 - aiohttp; no verb of the command line needs it
+
+        server = WebServer(
+            host=self._settings.metrics_host,
+            port=self._settings.metrics_port,
+            metrics=self._metrics,
+            health=self._health,
+            ready=self._ready,
+        )
+        port = await server.start()
+        try:
+            yield port
+        finally:
+            await server.stop()
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            os._exit(128 + number)  # workers die with us; what is on disk is whole at every instant
+        self._signal = number.name
+        self._stop.set()
+
+    def _wake(self, kind: str, moved_in: str | None) -> None:
+        if kind == INPUT:
+            self._intake.hint(moved_in)
+        else:
+            self._engine.hint(Stage(kind))
+
+    def _warn(self) -> None:
+        if not self._settings.ssl_verify:
+            self._events.emit("tls.unverified")
+
+    def _tree(self) -> TreeState:
+        now = time.time()
+        jobs = dict(self._spool.counts())
+        jobs["done"] = jobs.pop(DONE)
+        oldest = dict[str, float]()
+        for stage in (*Stage, *Aside):
+            path = self._spool.oldest(stage)
+            with contextlib.suppress(Exception):  # a job that moves or is damaged has no age to tell
+                if path:
+                    oldest[str(stage)] = max(0.0, now - self._spool.read_job(path).accepted_s)
+        return TreeState(jobs=jobs, oldest_s=oldest, free_bytes=free_bytes(self._spool.root))
+
+    def _health(self) -> Health:
+        why = [] if self._watcher.up or not self._is_ready else [self._watcher.trouble or "the watcher is down"]
+        return Health(ok=not why, why=tuple(why))
+
+    def _ready(self) -> Health:
+        why = [] if self._is_ready else ["starting or stopping"]
+        if self._gate.trouble:
+            why.append(self._gate.trouble.message)
+        why += [f"{stage} waits: {lane.trouble.message}" for stage, lane in self._engine.lanes.items() if lane.trouble]
+        return Health(ok=not why, why=tuple(why))
+
+
+def run(settings: Settings, *, once: bool = False) -> None:
+    """Run a daemon in this process; see `App.serve`."""
+    logs.configure(format=settings.log_format, level=settings.log_level)
+
+    async def main() -> None:
+        await App(settings).serve(once=once)
+
+    asyncio.run(main())

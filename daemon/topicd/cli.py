@@ -1,0 +1,335 @@
+"""The command line: one verb a function.
+
+Owns the words of `topicd --help`, the exit codes and what is printed. Promises that `status`, `show`, `retry`,
+`hold`, `release` and `check` work whether a daemon runs or not, that results go to standard output and
+everything else to standard error, and that `--json` prints one JSON document. Never touches a job but through
+the store.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from topicd import __version__
+from topicd.durable import Durable
+from topicd.errors import TopicdError, Unusable
+from topicd.home import Home
+from topicd.lock import Taken
+from topicd.progress import Meter, visible, wait
+from topicd.report import Json, Report
+from topicd.settings import load
+from topicd.spool import DONE, Found, NoSuchJob
+from topicd.states import SPOOL_PLACES, Aside, Stage
+from topicd.store import Illegal
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+NO_JOB: Final = 3
+NOT_NOW: Final = 4
+TAKEN: Final = 75
+CONFIG: Final = 78
+INTERRUPTED: Final = 130
+
+EXIT_CODES: Final = {
+    OK: "done",
+    FAILED: "the job waited for failed or was held; or `check` found something wrong",
+    USAGE: "the command line is wrong",
+    NO_JOB: "no job, or more than one, goes by that name",
+    NOT_NOW: "the job is not where that can be done (retry of a finished job, release of one not held)",
+    TAKEN: "another daemon works on this home",
+    CONFIG: "a setting is wrong, or the home or the port cannot be used; nothing was started",
+    INTERRUPTED: "stopped by Ctrl-C while waiting; the job goes on",
+}
+
+
+def run(home: Home, args: argparse.Namespace) -> int:
+    """Run the daemon in the foreground."""
+    from topicd import app  # noqa: PLC0415 - the daemon's libraries; the other verbs start faster without them
+
+    app.run(home.settings, once=args.once)
+    return OK
+
+
+def add(home: Home, args: argparse.Namespace) -> int:
+    """Drop a topic into input/."""
+    data, name = _topic(args.topic)
+    home.store.open()
+    known = frozenset(job for place in (*SPOOL_PLACES, DONE) for job in home.spool.ids(place))
+    path = _drop(home.spool.input, data, name)
+    if not args.wait:
+        print(path)
+        return OK
+    if not home.store.holder():
+        print("no daemon is running here; start one with `topicd run`. Waiting.", file=sys.stderr)
+    found = wait(home.spool, home.store, path.name, known, Meter())
+    if found.place == DONE:
+        print(found.path)
+        return OK
+    _print_reason(home, found)
+    return FAILED
+
+
+def status(home: Home, args: argparse.Namespace) -> int:
+    """Tell what waits, works, failed and is done."""
+    _print(Report(home.spool, home.store).status(), args, _status_text)
+    return OK
+
+
+def show(home: Home, args: argparse.Namespace) -> int:
+    """Tell all about one job."""
+    _print(Report(home.spool, home.store).show(home.spool.find(args.job)), args, _show_text)
+    return OK
+
+
+def retry(home: Home, args: argparse.Namespace) -> int:
+    """Let failed jobs begin anew; what is whole is kept."""
+    chosen = list(_failed(home, args.stage)) if args.all else [home.spool.find(args.job)]
+    if not chosen:
+        print("nothing has failed" + (f" in {args.stage}" if args.stage else ""), file=sys.stderr)
+    for found in chosen:
+        with contextlib.suppress(FileNotFoundError):  # someone was faster
+            moved = home.store.retry(found)
+            print(f"{moved.id}  goes on in {moved.place}/")
+    return OK
+
+
+def hold(home: Home, args: argparse.Namespace) -> int:
+    """Put a job aside."""
+    print(f"{home.store.hold(home.spool.find(args.job)).id}  held")
+    return OK
+
+
+def release(home: Home, args: argparse.Namespace) -> int:
+    """Let a held job go on."""
+    moved = home.store.release(home.spool.find(args.job))
+    print(f"{moved.id}  goes on in {moved.place}/")
+    return OK
+
+
+def check(home: Home, args: argparse.Namespace) -> int:
+    """Try everything a job needs: directories, free space, each backend."""
+    from topicd import checks  # noqa: PLC0415 - starts the backends
+
+    results = checks.run(home.settings, home.spool, home.store)
+    _print({"ok": all(each["ok"] for each in results), "checks": results}, args, _check_text)
+    return OK if all(each["ok"] for each in results) else FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.verb(Home.of(load()), args))
+    except TopicdError as error:
+        print(f"topicd: {visible_lines(error.message)}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return _code(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `topicd status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar and help."""
+    codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+    top = argparse.ArgumentParser(
+        prog="topicd",
+        description="Turn topics into folders you can publish: drop a file into input/, get a folder in output/.",
+        epilog=f"exit codes:\n{codes}\n\nsettings come from the environment and .env; .env.example lists them",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"topicd {__version__}")
+    verbs = top.add_subparsers(required=True, metavar="VERB", title="verbs")
+
+    def verb(name: str, function: Callable[[Home, argparse.Namespace], int], more: str = "") -> argparse.ArgumentParser:
+        text = function.__doc__ or ""
+        added = verbs.add_parser(
+            name,
+            help=text.rstrip("."),
+            description=f"{text}\n{more}".strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(verb=function)
+        return added
+
+    one = verb(
+        "run", run, "\nSIGTERM or Ctrl-C stops it within seconds and loses nothing; a second one ends it at once."
+    )
+    one.add_argument(
+        "--once", action="store_true", help="end when nothing is left to do (waits for jobs that are to be tried again)"
+    )
+    one = verb("add", add, "\nPrints the path in input/; with --wait, the finished folder.")
+    one.add_argument(
+        "topic", metavar="FILE|TEXT", help='a .md or .txt file, "-" for standard input, or the topic itself'
+    )
+    one.add_argument("--wait", action="store_true", help="show progress until the job is done or failed")
+    _json(verb("status", status))
+    _json(_job(verb("show", show)))
+    one = verb("retry", retry)
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("job", metavar="JOB", nargs="?", help="a job's id, or any part of it that fits no other")
+    which.add_argument("--all", action="store_true", help="every job in failed/")
+    one.add_argument("--stage", choices=[*Stage], help="with --all: only those that failed in this stage")
+    _job(verb("hold", hold, "\nAlso while it is in work: that stops within moments, and the finished units are kept."))
+    _job(verb("release", release))
+    _json(verb("check", check, "\nMay run beside a daemon."))
+    return top
+
+
+def visible_lines(text: str) -> str:
+    """Return text safe to show, with its line breaks."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _job(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    added.add_argument("job", metavar="JOB", help="a job's id, or any part of it that fits no other")
+    return added
+
+
+def _json(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    added.add_argument("--json", action="store_true", help="one JSON document, stable within a major version")
+    return added
+
+
+def _code(error: TopicdError) -> int:
+    match error:
+        case NoSuchJob():
+            return NO_JOB
+        case Illegal():
+            return NOT_NOW
+        case Taken():
+            return TAKEN
+        case Unusable():
+            return CONFIG
+        case _:
+            return FAILED
+
+
+def _topic(text: str) -> tuple[bytes, str]:
+    """Return the topic's bytes and a name for it."""
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read(), "stdin.md"
+        path = Path(text)
+        if "\n" not in text and len(os.fsencode(text)) < 4096 and path.is_file():  # noqa: PLR2004 - PATH_MAX
+            return path.read_bytes(), path.name if path.suffix.lower() in {".md", ".txt"} else f"{path.name}.md"
+    except OSError as error:
+        raise Unusable("topic_unreadable", f"{text}: {error.strerror}") from error
+    if text.lower().endswith((".md", ".txt")) and len(text.split()) == 1:
+        raise Unusable(
+            "topic_unreadable",
+            f"{text}: there is no such file",
+            hint='to pass the topic itself: topicd add "why the sky is blue"',
+        )
+    return text.encode("utf-8", "surrogateescape"), "topic.md"
+
+
+def _drop(folder: Path, data: bytes, name: str) -> Path:
+    """Put a topic into input/ whole: written aside, then linked to a name that was free (link(2) replaces nothing)."""
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        Durable().write(temporary, data)
+        for stem in (Path(name).stem, *(f"{Path(name).stem}-{secrets.token_hex(3)}" for _ in range(5))):
+            target = folder / f"{stem}{Path(name).suffix}"
+            with contextlib.suppress(FileExistsError):
+                target.hardlink_to(temporary)
+                return target
+    finally:
+        temporary.unlink(missing_ok=True)
+    raise Unusable("input_full", f"no free name for {name} in {folder}")
+
+
+def _failed(home: Home, stage: str | None) -> Iterator[Found]:
+    for name in home.spool.ids(Aside.FAILED):
+        path = home.spool.place(Aside.FAILED) / name
+        reason = home.spool.read_reason(path)
+        if stage is None or (reason and reason.stage == stage):
+            yield Found(Aside.FAILED, name, path)
+
+
+def _print(document: Json, args: argparse.Namespace, as_text: Callable[[Json], Iterator[str]]) -> None:
+    if args.json:
+        print(json.dumps(document, indent=1))
+    else:
+        print("\n".join(map(visible, as_text(document))))
+
+
+def _print_reason(home: Home, found: Found) -> None:
+    reason = home.spool.read_reason(found.path)
+    print(f"{found.id} is in {found.place}/", file=sys.stderr)
+    if reason:
+        print(f"  {reason.stage} {reason.unit}: {visible(reason.message)}\n  hint: {reason.hint}", file=sys.stderr)
+
+
+def _status_text(told: Json) -> Iterator[str]:
+    daemon = told["daemon"]
+    yield f"home    {told['home']}"
+    yield (
+        f"daemon  running, process {daemon['pid']}, http://{daemon.get('host')}:{daemon.get('port')}/"
+        if daemon
+        else "daemon  not running"
+    )
+    yield from (f"        ! {why}" for why in (told["ready"] or {}).get("why", []))
+    yield "jobs    " + ", ".join(
+        f"{count} {'done' if place == DONE else place}" for place, count in told["jobs"].items()
+    )
+    yield f"input   {told['input']['waiting']} waiting" + (
+        f"; {told['input']['error']}" if told["input"]["error"] else ""
+    )
+    yield from (f"        {each['name']}: {each['kind']}, left alone" for each in told["input"]["ignored"])
+    yield f"disk    {told['free_bytes'] / 1e9:.1f} GB free"
+    for job in told["open"]:
+        count = f"  {job['n']} of {job['of']}" if job.get("of") else ""
+        yield f"{job['stage']:<8}{job['job']}  {job['state']}{count}"
+        if job["error"]:
+            yield f"        {job['error']}" + (f"  (next try {job['next_try']})" if job["next_try"] else "")
+    for failure in told["failed"]:
+        yield f"failed  {failure['job']}  {failure.get('stage', '')} {failure.get('unit', '')}"
+        yield f"        {failure['message']}"
+        yield f"        hint: {failure['hint']}"
+
+
+def _show_text(told: Json) -> Iterator[str]:
+    yield f"job       {told['job']}"
+    yield f"place     {told['place']}/  ({told.get('state', 'damaged')})"
+    yield f"path      {told['path']}"
+    if "damaged" in told:
+        yield f"damaged   {told['damaged']}"
+    for key in ("source", "accepted", "not_before"):
+        if told.get(key):
+            yield f"{key.replace('_', ' '):<10}{told[key]}"
+    for key in ("attempts", "crashes", "seconds"):
+        if told.get(key):
+            yield f"{key:<10}" + ", ".join(f"{stage} {count}" for stage, count in told[key].items())
+    if told.get("progress"):
+        yield f"units     {told['progress']['n']} of {told['progress']['of']}"
+    for key in ("reason", "last_error"):
+        trouble = told.get(key)
+        if trouble:
+            yield f"error     {trouble['stage']} {trouble['unit']}: {trouble['message']}"
+            yield f"hint      {trouble['hint']}"
+            yield from ([f"next try  {trouble['next_try']}"] if trouble["next_try"] else [])
+            break
+    for product in told.get("products", []):
+        yield f"          {product['path']:<20}{product['bytes']:>12,} bytes  {product['seconds']:>8.1f} s"
+
+
+def _check_text(told: Json) -> Iterator[str]:
+    for each in told["checks"]:
+        yield f"{'ok ' if each['ok'] else 'BAD'}  {each['name']:<10}{each['text']}"
+        if each["hint"]:
+            yield f"                hint: {each['hint']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""From `input/` to jobs: every hint is answered by one whole scan.
+
+Owns the decision whether a file is ready: a topic's name, a regular file, nobody writing to it, quiet. Promises
+that a link, a directory, a FIFO or a device is never followed or opened, that a file still being written is not
+taken, and that what cannot be read as a topic ends in `failed/` with its cause and its bytes untouched. Never
+remembers what it has taken: the claim renames the file away, so what is in `input/` is what is left to do.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from topicd.durable import offload
+from topicd.errors import Rejected, StorageTrouble, TopicdError
+from topicd.gate import StorageGate
+from topicd.job import Job, Trouble
+from topicd.spool import Spool
+from topicd.states import Stage
+from topicd.store import Store
+from topicd.telemetry.events import Events
+from topicd.topic import is_topic_name, parse
+
+TROUBLE_WAIT_S: Final = 5.0
+WRITER_LOOK_S: Final = 0.1
+BATCH_MAX: Final = 64
+NAMES_SAID_MAX: Final = 10_000
+
+_KINDS: Final = {
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+class Ignored(NamedTuple):
+    """Something in `input/` that will stay there, and why."""
+
+    name: str
+    kind: str
+
+
+class Taken(NamedTuple):
+    """A job that was claimed, and why it is refused all the same; None when it is not."""
+
+    job: Job
+    refused: Rejected | None
+
+
+@dataclass(slots=True)
+class Haul:
+    """What one scan brought."""
+
+    taken: list[Taken] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+    troubles: list[tuple[str, TopicdError]] = field(default_factory=list)
+    wait_s: float | None = None
+    is_cut: bool = False
+
+    def look_again_in(self, wait_s: float | None) -> None:
+        """Note when another look is due; the earliest counts."""
+        if wait_s is not None:
+            self.wait_s = wait_s if self.wait_s is None else min(wait_s, self.wait_s)
+
+
+def look(folder: Path) -> tuple[list[tuple[str, os.stat_result]], list[Ignored]]:
+    """Scan `input/`: the regular files that may be topics, with their lstat, and what is ignored with a reason."""
+    topics, ignored = list[tuple[str, os.stat_result]](), list[Ignored]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                kind = _KINDS.get(stat.S_IFMT(found.st_mode), "")
+                if kind and not entry.name.startswith("."):
+                    ignored.append(Ignored(entry.name, kind))
+                elif not kind and is_topic_name(entry.name):
+                    topics.append((entry.name, found))
+                elif not kind and not entry.name.startswith("."):
+                    ignored.append(Ignored(entry.name, "not a .md or .txt file"))
+    return topics, ignored
+
+
+def has_writer(fd: int) -> bool:
+    """Tell whether any process has the file open for writing, as far as the kernel lets us know.
+
+    A read lease is granted only on a file that nobody has open for writing (fcntl(2), "Leases"). It takes the
+    file's owner or CAP_LEASE, and a file system that knows leases; where it is refused for that, the answer is
+    no, and quiet time decides alone.
+    """
+    with contextlib.suppress(OSError):
+        # An open for writing breaks the lease with a signal, by default SIGIO, which kills; SIGURG is ignored
+        # by default.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except BlockingIOError:
+            return True
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+@dataclass(slots=True)
+class Quiet:
+    """Which files have been left alone long enough. What it holds only shortens a wait; losing it loses nothing.
+
+    Attributes:
+        settle_s: seconds without a change after which a file is quiet.
+    """
+
+    settle_s: float
+    _seen: dict[str, tuple[tuple[int, int, int], float]] = field(default_factory=dict)
+
+    def wait_s(self, name: str, found: os.stat_result) -> float:
+        """Return the seconds still to wait; 0 when the file is quiet."""
+        print_ = (found.st_ino, found.st_size, found.st_ctime_ns)
+        # The change time cannot be set by a program, unlike the modification time that `cp -p` brings along.
+        age = time.time() - found.st_ctime_ns / 1e9
+        if age >= self.settle_s:
+            return 0.0
+        before, since = self._seen.get(name, (None, 0.0))
+        if before != print_:
+            since = time.monotonic()
+            self._seen[name] = (print_, since)
+        waited = max(time.monotonic() - since, age)
+        return max(0.0, self.settle_s - waited)
+
+    def forget_others(self, names: set[str]) -> None:
+        """Drop what is no longer in `input/`."""
+        self._seen = {name: seen for name, seen in self._seen.items() if name in names}
+
+
+class Intake:
+    """Takes topics from `input/` as they become ready."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        store: Store,
+        events: Events,
+        gate: StorageGate,
+        accepted: Callable[[], None],
+        settle_s: float,
+        topic_bytes_max: int,
+        scenes_max: int,
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._events = events
+        self._gate = gate
+        self._accepted = accepted
+        self._quiet = Quiet(settle_s)
+        self._settle_s = settle_s
+        self._topic_bytes_max = topic_bytes_max
+        self._scenes_max = scenes_max
+        self._woken = asyncio.Event()
+        self._moved_in = dict[str, float]()
+        self._said = set[tuple[str, str]]()
+        self.idle = asyncio.Event()
+
+    def hint(self, moved_in: str | None = None) -> None:
+        """Ask for a scan. A name that arrived whole by rename need not be quiet first; the scan decides all else."""
+        if moved_in is not None:
+            self._moved_in[moved_in] = time.perf_counter()
+        self.idle.clear()
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Scan at each hint, and again when a file that was not quiet should be; until cancelled."""
+        wait_s: float | None = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._woken.wait()
+            self._woken.clear()
+            wait_s = await self._scan()
+            if wait_s is None and not self._woken.is_set():
+                self.idle.set()
+
+    async def _scan(self) -> float | None:
+        """Take what is ready. Returns the seconds until another look is due, None when nothing is left to wait for."""
+        if not await self._gate.storage_ready():
+            return TROUBLE_WAIT_S
+        moved_in, self._moved_in = self._moved_in, {}
+        haul = await offload(self._haul, moved_in)
+        if haul.is_cut:
+            self._moved_in = {**moved_in, **self._moved_in}
+        self._tell_ignored(haul.ignored)
+        for name, error in haul.troubles:
+            self._events.emit("intake.trouble", name=name, error=error)
+        for taken in haul.taken:
+            await self._settle(taken, moved_in.get(taken.job.source))
+        return haul.wait_s
+
+    def _haul(self, moved_in: Collection[str]) -> "Haul":
+        """Scan once and take what is ready, up to a batch; all in one thread, for each hand-over costs latency."""
+        haul = Haul()
+        try:
+            topics, haul.ignored = look(self._spool.input)
+        except OSError as error:
+            haul.troubles.append(("", _intake_trouble(error)))
+            haul.look_again_in(TROUBLE_WAIT_S)
+            return haul
+        self._quiet.forget_others({name for name, _ in topics})
+        for name, found in sorted(topics, key=_by_age):
+            wait_s = 0.0 if name in moved_in else self._quiet.wait_s(name, found)
+            haul.look_again_in(wait_s or self._try(name, haul))
+            if len(haul.taken) >= BATCH_MAX:
+                haul.look_again_in(0.0)
+                haul.is_cut = True
+                break
+        return haul
+
+    def _try(self, name: str, haul: "Haul") -> float | None:
+        """Take one file. Returns the seconds after which to try again, None when it is dealt with."""
+        try:
+            taken = self._take(self._spool.input / name)
+        except FileNotFoundError:
+            return None  # someone was faster
+        except (OSError, TopicdError) as error:
+            haul.troubles.append((name, error if isinstance(error, TopicdError) else _intake_trouble(error)))
+            return TROUBLE_WAIT_S
+        if taken is None:
+            return max(self._settle_s, WRITER_LOOK_S)
+        haul.taken.append(taken)
+        return None
+
+    def _take(self, path: Path) -> "Taken | None":
+        """Claim a file; None when somebody is still writing to it.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            TopicdError: the disk is in trouble.
+            OSError: the directory does not let us.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError:
+            return Taken(self._store.claim(path, sha256="", size=path.lstat().st_size), _unreadable(path.name))
+        with os.fdopen(fd, "rb") as file:
+            if has_writer(fd):
+                return None
+            data = file.read(self._topic_bytes_max + 1)
+            if len(data) > self._topic_bytes_max:
+                size = os.fstat(fd).st_size
+                return Taken(self._store.claim(path, sha256="", size=size), _too_large(size, self._topic_bytes_max))
+            job = self._store.claim(path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        try:
+            parse(data, scenes_max=self._scenes_max)
+        except Rejected as error:
+            return Taken(job, error)
+        return Taken(job, None)
+
+    async def _settle(self, taken: "Taken", moved_in_at: float | None) -> None:
+        job, refused = taken
+        pickup_s = None if moved_in_at is None else time.perf_counter() - moved_in_at
+        self._events.emit("job.accepted", job=job.id, source=job.source, bytes=job.bytes, pickup_s=pickup_s)
+        if refused is None:
+            self._accepted()
+            return
+        trouble = Trouble.of(refused, stage=Stage.SCRIPTS, at=time.time())
+        try:
+            await offload(self._store.fail, Stage.SCRIPTS, job, trouble)
+        except FileNotFoundError:
+            return  # a person was faster
+        except StorageTrouble as error:
+            self._gate.tell(error)
+            self._accepted()  # the scripts stage will find the same fault and put it aside
+            return
+        self._events.emit("job.failed", job=job.id, stage=Stage.SCRIPTS, error=refused, attempt=0)
+
+    def _tell_ignored(self, ignored: list[Ignored]) -> None:
+        for entry in ignored:
+            if entry not in self._said and len(self._said) < NAMES_SAID_MAX:
+                self._events.emit("intake.ignored", name=entry.name, kind=entry.kind)
+        self._said = {*ignored} if len(ignored) < NAMES_SAID_MAX else self._said
+
+
+def _by_age(entry: tuple[str, os.stat_result]) -> tuple[int, str]:
+    return entry[1].st_ctime_ns, entry[0]
+
+
+def _unreadable(name: str) -> Rejected:
+    return Rejected(
+        "topic_unreadable",
+        f"{name!r} cannot be read by the daemon's user",
+        hint="give the daemon's user the right to read it (chmod a+r topic.md), then `topicd retry`",
+    )
+
+
+def _too_large(size: int, bytes_max: int) -> Rejected:
+    return Rejected(
+        "topic_too_large",
+        f"the topic has {size:,} bytes; the most is {bytes_max:,}",
+        hint="shorten it, or raise TOPICD_TOPIC_BYTES_MAX, then `topicd retry`",
+    )
+
+
+def _intake_trouble(error: OSError) -> StorageTrouble:
+    return StorageTrouble(
+        "input_trouble",
+        f"cannot take from input/: {error.strerror}",
+        hint="the daemon's user must be able to read, write and search input/; it is tried again by itself",
+    )

@@ -1,0 +1,98 @@
+"""Waiting for a job as a person does: where it is, which unit, for how long.
+
+Owns what is shown while a job is on its way: one line that changes on a terminal, one line a change elsewhere.
+Promises to read only the tree, so that stopping the wait changes nothing, and to make whatever a file name
+holds safe to show.
+"""
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Final, TextIO
+
+from topicd.errors import TopicdError
+from topicd.report import progress
+from topicd.spool import DONE, Found, NoSuchJob, Spool
+from topicd.states import SPOOL_PLACES, Aside, Stage
+from topicd.store import Store
+from topicd.workspace import Workspace
+
+LOOK_S: Final = 0.2
+SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+def visible(text: str) -> str:
+    """Return text with control characters and lone surrogates made visible: a file name may hold anything."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Shows a job's way on a stream."""
+
+    out: TextIO = field(default_factory=lambda: sys.stderr)
+    _last: str = ""
+    _ticks: int = 0
+    _begun: float = field(default_factory=time.monotonic)
+
+    def show(self, place: str, n: int, of: int) -> None:
+        """Show where the job is now."""
+        count = f" {min(n + 1, of)} of {of}" if of else ""
+        text = {"": "waiting to be taken", DONE: "done", Aside.FAILED: "failed", Aside.HELD: "held"}.get(
+            place, f"{place}{count}"
+        )
+        elapsed_s = time.monotonic() - self._begun
+        if self.out.isatty():
+            self._ticks += 1
+            sign = SPINNER[self._ticks % len(SPINNER)]
+            self.out.write(f"\r\x1b[K{sign} {text:<24} {elapsed_s:5.1f} s")
+        elif text != self._last:
+            self.out.write(f"{elapsed_s:6.1f} s  {text}\n")
+        self._last = text
+        self.out.flush()
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self.out.isatty():
+            self.out.write("\r\x1b[K")
+            self.out.flush()
+
+
+def find_source(spool: Spool, source: str, known: frozenset[str]) -> Found | None:
+    """Return the job made from a file of that name that was not there before."""
+    for place in (*SPOOL_PLACES, DONE):
+        for name in reversed(spool.ids(place)):
+            if name in known:
+                continue
+            path = spool.place(place) / name
+            with contextlib.suppress(OSError, TopicdError):
+                if spool.read_job(path).source == source:
+                    return Found(place, name, path)
+    return None
+
+
+def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: Meter) -> Found:
+    """Watch a dropped file until its job is done, failed or held; return where it ended."""
+    job = ""
+    while True:
+        found = _look(spool, job) if job else find_source(spool, source, known)
+        if found:
+            job = found.id
+            at = {"n": 0, "of": 0}
+            with contextlib.suppress(OSError, TopicdError):
+                if found.place in list(Stage):
+                    at = progress(found, Workspace(found.path, store.durable))
+            meter.show(found.place, at["n"], at["of"])
+            if found.place in {DONE, *Aside}:
+                meter.end()
+                return found
+        else:
+            meter.show("", 0, 0)
+        time.sleep(LOOK_S)
+
+
+def _look(spool: Spool, job: str) -> Found | None:
+    with contextlib.suppress(NoSuchJob):
+        return spool.find(job)
+    return None  # between two directories at the instant of the look

@@ -1,0 +1,164 @@
+"""What `status` and `show` tell, as values and as text.
+
+Owns the shape of `--json`, which is documented in docs/ARCHITECTURE.md and does not change within a major
+version. Promises to read only the tree (and, of a running daemon, its `/readyz`), so that it works with the
+daemon down and never disagrees with `ls`.
+"""
+
+import contextlib
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from topicd import __version__
+from topicd import job as files
+from topicd.durable import free_bytes
+from topicd.errors import TopicdError
+from topicd.intake import look
+from topicd.job import Job, Scenes
+from topicd.spool import DONE, Found, Spool
+from topicd.states import Aside, Stage
+from topicd.store import Store
+from topicd.telemetry.events import rfc3339
+from topicd.workspace import Workspace, read_limited
+
+LISTED_MAX: Final = 20
+ASK_TIMEOUT_S: Final = 2.0
+
+Json = dict[str, Any]
+
+
+def progress(found: Found, space: Workspace) -> Json:
+    """Return how far a job is in its stage: {"unit": …, "n": units whole, "of": units in all}."""
+    paths = {product.path for product in space.manifest.products}
+    if found.place == Stage.SCRIPTS:
+        return {"unit": "script", "n": int(files.SCENES in paths), "of": 1}
+    with contextlib.suppress(OSError, TopicdError):
+        count = len(
+            files.decode(Scenes, read_limited(found.path / files.SCENES, files.JSON_BYTES_MAX), files.SCENES).scenes
+        )
+        ending, of = (".wav", count) if found.place == Stage.AUDIO else (".png", count + 1)
+        folder = f"{Stage.AUDIO if found.place == Stage.AUDIO else Stage.IMAGES}/"
+        return {
+            "unit": folder[:-1],
+            "n": sum(path.startswith(folder) and path.endswith(ending) for path in paths),
+            "of": of,
+        }
+    return {"unit": "", "n": 0, "of": 0}
+
+
+class Report:
+    """Reads the home for a person or a program."""
+
+    def __init__(self, spool: Spool, store: Store) -> None:
+        self._spool = spool
+        self._store = store
+
+    def status(self) -> Json:
+        """Return everything `topicd status --json` prints."""
+        holder = self._store.holder()
+        return {
+            "version": __version__,
+            "home": str(self._spool.home.absolute()),
+            "daemon": {**{key: holder[key] for key in ("pid", "host", "port", "version") if key in holder}} or None,
+            "ready": _ask_ready(holder) if holder else None,
+            "jobs": self._spool.counts(),
+            "open": [
+                self._line(Found(stage, name, self._spool.place(stage) / name), holder) for stage, name in self._open()
+            ],
+            "failed": [self._failure(name) for name in self._spool.ids(Aside.FAILED)[-LISTED_MAX:]],
+            "input": self._input(),
+            "free_bytes": free_bytes(self._spool.home),
+        }
+
+    def show(self, found: Found) -> Json:
+        """Return everything `topicd show JOB --json` prints."""
+        job = self._job(found)
+        reason = self._spool.read_reason(found.path) if found.place == Aside.FAILED else None
+        space = Workspace(found.path, self._store.durable)
+        shown: Json = {"job": found.id, "place": found.place, "path": str(found.path.absolute())}
+        if isinstance(job, Job):
+            shown |= {**asdict(job), "job": job.id, "state": self._state(found, job, self._store.holder())}
+            shown["not_before"] = rfc3339(job.not_before_s) if job.not_before_s else ""
+            for inner in ("id", "not_before_s", "source_left", "accepted_s"):
+                del shown[inner]
+        else:
+            shown["damaged"] = job.message
+        shown["reason"] = asdict(reason) if reason else None
+        with contextlib.suppress(TopicdError):
+            shown["progress"] = progress(found, space) if found.place in list(Stage) else None
+            shown["products"] = [asdict(product) for product in space.manifest.products]
+        return shown
+
+    def _open(self) -> list[tuple[Stage, str]]:
+        """The jobs nearest their end first: those are in work."""
+        return [(stage, name) for stage in reversed(Stage) for name in self._spool.ids(stage)[:LISTED_MAX]][:LISTED_MAX]
+
+    def _job(self, found: Found) -> Job | TopicdError:
+        try:
+            return self._spool.read_job(found.path)
+        except TopicdError as error:
+            return error
+        except OSError as error:
+            return TopicdError("job_gone", f"cannot be read: {error.strerror}")
+
+    def _line(self, found: Found, holder: Mapping[str, object]) -> Json:
+        job = self._job(found)
+        line: Json = {
+            "job": found.id,
+            "stage": found.place,
+            "state": "damaged",
+            "source": "",
+            "error": None,
+            "next_try": "",
+        }
+        if isinstance(job, Job):
+            line |= {"source": job.source, "state": self._state(found, job, holder), "error": None}
+            if job.last_error:
+                line |= {"error": job.last_error.message, "next_try": job.last_error.next_try}
+        with contextlib.suppress(TopicdError):
+            line |= progress(found, Workspace(found.path, self._store.durable))
+        return line
+
+    def _state(self, found: Found, job: Job, holder: Mapping[str, object]) -> str:
+        if found.place not in list(Stage):
+            return {DONE: "done"}.get(found.place, found.place)
+        if job.begun and job.begun.stage == found.place and holder.get("run") == job.begun.run:
+            return "working"
+        return "deferred" if job.not_before_s > time.time() else "waiting"
+
+    def _failure(self, name: str) -> Json:
+        path = self._spool.place(Aside.FAILED) / name
+        reason = self._spool.read_reason(path)
+        return {"job": name, **(asdict(reason) if reason else {"message": "reason.json is missing", "hint": ""})}
+
+    def _input(self) -> Json:
+        try:
+            topics, ignored = look(self._spool.input)
+        except OSError as error:
+            return {"waiting": 0, "ignored": [], "error": error.strerror}
+        return {"waiting": len(topics), "ignored": [entry._asdict() for entry in ignored[:LISTED_MAX]], "error": ""}
+
+
+def _ask_ready(holder: Mapping[str, object]) -> Json:
+    """Ask the running daemon what it lacks. Loopback by plain HTTP, so the standard library serves."""
+    host = str(holder.get("host", "127.0.0.1"))
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{host}:{holder.get('port', 0)}/readyz", timeout=ASK_TIMEOUT_S) as answer:
+            body = answer.read(65_536)
+    except urllib.error.HTTPError as answer:
+        with answer:
+            body = answer.read(65_536)
+    except (OSError, ValueError) as error:
+        return {"ok": False, "why": [f"the daemon does not answer: {error}"]}
+    with contextlib.suppress(ValueError):
+        said = json.loads(body)
+        if isinstance(said, dict):
+            return said
+    return {"ok": False, "why": ["the daemon's answer cannot be read"]}

@@ -1,0 +1,163 @@
+"""The images stage: `scenes.json` → `images/title.png`, `images/001.png` …, then `index.html`.
+
+Owns what a picture must be to count, and the finishing of a job. Promises that one picture is one unit, and
+that a job leaves this stage only when every product in its manifest has been read back and is what was made.
+"""
+
+import io
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final
+
+from topicd import job as files
+from topicd.backends.base import ImageBackend, Picture, PictureRequest
+from topicd.durable import offload
+from topicd.errors import Rejected, RetryLater
+from topicd.job import Job, Scenes
+from topicd.stages.audio import TIMELINE
+from topicd.stages.base import SEED_MASK, Units, ask, made_by
+from topicd.stages.captions import Cue
+from topicd.stages.page import PageScene, build_page
+from topicd.states import Stage
+from topicd.telemetry.events import Events
+from topicd.workspace import Workspace, digest
+
+FOLDER: Final = "images"
+PICTURE_BYTES_MAX: Final = 67_108_864
+
+
+class ImagesStage:
+    """Asks for each picture, keeps it, then finishes the folder."""
+
+    def __init__(
+        self,
+        backend: ImageBackend,
+        *,
+        events: Events,
+        timeout_s: float,
+        width_px: int,
+        height_px: int,
+        notes: Mapping[str, str],
+    ) -> None:
+        self.backend = backend
+        self._events = events
+        self._timeout_s = timeout_s
+        self._width_px = width_px
+        self._height_px = height_px
+        self._notes = notes
+
+    async def run(self, job: Job, space: Workspace) -> None:
+        """Make the pictures that are not whole, then the page."""
+        await offload(space.need, TIMELINE, files.AUDIO)
+        scenes = await offload(space.scenes)
+        by = made_by(self.backend)
+        requests = {name(number): self._request(number, scenes) for number in range(len(scenes.scenes) + 1)}
+        units = Units(self._events, job, Stage.IMAGES, self.backend.name, of=len(requests))
+        for path, request in requests.items():
+            await self._unit(path, request, by, space, units)
+        await offload(space.drop_others, FOLDER, set(requests))
+        await offload(self._finish, job, scenes, space)
+
+    async def _unit(
+        self, path: str, request: PictureRequest, by: Mapping[str, str], space: Workspace, units: Units
+    ) -> None:
+        unit = path.removesuffix(".png")
+        made_from = digest(request=asdict(request), by=by)
+        if await offload(space.whole, path, made_from):
+            units.kept(unit)
+            return
+        units.begin()
+        picture = await ask(self.backend.draw(request), Picture, unit=unit, timeout_s=self._timeout_s)
+        data = await offload(checked_png, picture, request.width_px, request.height_px, unit)
+        await offload(space.keep, path, data, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
+        units.finished(unit)
+
+    def _request(self, number: int, scenes: Scenes) -> PictureRequest:
+        scene = scenes.scenes[number - 1] if number else None
+        return PictureRequest(
+            prompt=scene.picture if scene else scenes.title,
+            narration=scene.narration if scene else "",
+            title=scenes.title,
+            is_title=scene is None,
+            width_px=self._width_px,
+            height_px=self._height_px,
+            style=scenes.style,
+            seed=(scenes.seed + number) & SEED_MASK,
+            job_seed=scenes.seed,
+        )
+
+    def _finish(self, job: Job, scenes: Scenes, space: Workspace) -> None:
+        made_from = digest(
+            job=job.id,
+            notes=dict(self._notes),
+            parts=[(entry.path, entry.sha256) for entry in space.manifest.products if entry.path != files.PAGE],
+        )
+        if not space.whole(files.PAGE, made_from):
+            begun = time.monotonic()
+            page = self._page(job, scenes, space)
+            space.keep(files.PAGE, page, made_from=made_from, by={}, seconds=time.monotonic() - begun, at=time.time())
+        space.verify()
+
+    def _page(self, job: Job, scenes: Scenes, space: Workspace) -> bytes:
+        timeline = json.loads(space.read(TIMELINE, files.JSON_BYTES_MAX))
+        return build_page(
+            title=scenes.title,
+            language=scenes.language,
+            job=job.id,
+            made=job.accepted[:10],
+            scenes=[
+                PageScene(space.path / name(number), scene.narration, start_s, alt=scene.picture)
+                for number, (scene, start_s) in enumerate(zip(scenes.scenes, timeline["starts_s"], strict=True), 1)
+            ],
+            title_picture=space.path / name(0),
+            audio=space.path / files.AUDIO,
+            cues=[Cue(*cue) for cue in timeline["cues"]],
+            notes=[self._notes[maker] for maker in makers(space) if maker in self._notes],
+        )
+
+
+def name(number: int) -> str:
+    """Return a picture's path: 0 is the title, then the scenes from 1."""
+    return f"{FOLDER}/{number:03}.png" if number else f"{FOLDER}/title.png"
+
+
+def makers(space: Workspace) -> list[str]:
+    """Return the names of the backends that made a job's products, in order of the path."""
+    return list(dict.fromkeys(entry.by["backend"] for entry in space.manifest.products if "backend" in entry.by))
+
+
+def checked_png(picture: Picture, width_px: int, height_px: int, unit: str) -> bytes:
+    """Check a picture before it counts, and return it as PNG.
+
+    Raises:
+        Rejected: it has more bytes than any picture should.
+        RetryLater: it does not decode, has the wrong size, or is all one colour.
+    """
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - memory that an idle daemon need not hold
+
+    if len(picture.data) > PICTURE_BYTES_MAX:
+        raise Rejected("image_too_large", f"the picture has {len(picture.data):,} bytes", unit=unit)
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(picture.data), formats=("PNG", "JPEG", "WEBP")) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if image.size != (width_px, height_px):
+                raise _unfit(f"it is {image.width}×{image.height}, not {width_px}×{height_px}", unit)  # noqa: RUF001 - a size
+            image.load()
+            if len(image.convert("RGB").getcolors(1) or ()) == 1:
+                raise _unfit("it is all one colour", unit)
+            if image.format == "PNG":
+                return picture.data
+            out = io.BytesIO()
+            image.convert("RGB").save(out, "PNG")
+            return out.getvalue()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise _unfit(f"it does not decode: {error}", unit) from error
+
+
+def _unfit(why: str, unit: str) -> RetryLater:
+    return RetryLater(
+        "image_unfit", f"the picture is not fit to use: {why}", hint="another attempt may do better", unit=unit
+    )

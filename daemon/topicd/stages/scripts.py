@@ -1,0 +1,135 @@
+"""The scripts stage: `topic.md` → `script.md`, `scenes.json`.
+
+Owns what a script must be to count: scenes with something to say, whole, without a model's thoughts or markup.
+Promises that `scenes.json` holds all that the later stages need, so that they never read the topic again.
+"""
+
+import hashlib
+import re
+import time
+from dataclasses import asdict
+from typing import Final
+
+from topicd import job as files
+from topicd.backends.base import Script, ScriptBackend, ScriptRequest
+from topicd.durable import offload
+from topicd.errors import RetryLater
+from topicd.job import Job, Scenes, SceneText
+from topicd.stages.base import SEED_MASK, Units, ask, made_by
+from topicd.states import Stage
+from topicd.telemetry.events import Events
+from topicd.topic import Topic, parse
+from topicd.workspace import Workspace, digest
+
+UNIT: Final = "script"
+NARRATION_CHARS_MAX: Final = 5_000
+PICTURE_CHARS_MAX: Final = 2_000
+SCENES_HARD_MAX: Final = 100
+THOUGHT = re.compile(r"</?think\b", re.IGNORECASE)
+
+
+class ScriptsStage:
+    """Asks for the script and keeps it."""
+
+    def __init__(
+        self,
+        backend: ScriptBackend,
+        *,
+        events: Events,
+        timeout_s: float,
+        topic_bytes_max: int,
+        scenes: int,
+        scenes_max: int,
+        language: str,
+        voice: str,
+    ) -> None:
+        self.backend = backend
+        self._events = events
+        self._timeout_s = timeout_s
+        self._topic_bytes_max = topic_bytes_max
+        self._scenes = scenes
+        self._scenes_max = scenes_max
+        self._language = language
+        self._voice = voice
+
+    async def run(self, job: Job, space: Workspace) -> None:
+        """Make `script.md` and `scenes.json`, unless they are whole and made from this topic by this backend."""
+        topic = parse(await space.topic(self._topic_bytes_max), scenes_max=self._scenes_max)
+        request = self._request(topic, job)
+        by = made_by(self.backend)
+        made_from = digest(request=asdict(request), voice=self._chosen_voice(topic), by=by)
+        units = Units(self._events, job, Stage.SCRIPTS, self.backend.name, of=1)
+        if await offload(space.whole, files.SCENES, made_from) and await offload(space.whole, files.SCRIPT, made_from):
+            units.kept(UNIT)
+            return
+        units.begin()
+        script = await ask(self.backend.write(request), Script, unit=UNIT, timeout_s=self._timeout_s)
+        check(script)
+        scenes = Scenes(
+            title=script.title,
+            language=request.language,
+            voice=self._chosen_voice(topic),
+            style=request.style,
+            seed=request.seed,
+            scenes=tuple(SceneText(scene.narration.strip(), scene.picture.strip()) for scene in script.scenes),
+        )
+        for name, data in ((files.SCRIPT, markdown(scenes).encode()), (files.SCENES, files.encode(scenes))):
+            await offload(space.keep, name, data, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
+        units.finished(UNIT)
+
+    def _request(self, topic: Topic, job: Job) -> ScriptRequest:
+        options = topic.options
+        return ScriptRequest(
+            title=topic.title,
+            guidance=topic.text,
+            language=options.language or self._language,
+            scenes=options.scenes or min(self._scenes, self._scenes_max),
+            style=options.style or "",
+            seed=job_seed(job.id) if options.seed is None else options.seed,
+        )
+
+    def _chosen_voice(self, topic: Topic) -> str:
+        return topic.options.voice or self._voice
+
+
+def job_seed(name: str) -> int:
+    """Return a job's own seed, 0 … 2**31-1, the same after every restart."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:4]) & SEED_MASK
+
+
+def check(script: Script) -> None:
+    """Check a script before it counts.
+
+    Raises:
+        RetryLater: it is empty, oversized, or still carries a model's thoughts.
+    """
+    faults = list(_faults(script))
+    if faults:
+        raise RetryLater(
+            "script_unfit",
+            f"the script is not fit to use: {faults[0]}",
+            hint="another attempt may write a better one",
+            unit=UNIT,
+        )
+
+
+def _faults(script: Script) -> list[str]:
+    if not script.scenes or len(script.scenes) > SCENES_HARD_MAX:
+        return [f"it has {len(script.scenes)} scenes"]
+    faults = [] if script.title.strip() else ["it has no title"]
+    for number, scene in enumerate(script.scenes, 1):
+        if not re.search(r"\w", scene.narration):
+            faults.append(f"scene {number} says nothing")
+        if len(scene.narration) > NARRATION_CHARS_MAX or len(scene.picture) > PICTURE_CHARS_MAX:
+            faults.append(f"scene {number} is too long")
+        if THOUGHT.search(scene.narration) or THOUGHT.search(scene.picture):
+            faults.append(f"scene {number} carries the model's thoughts")
+    return faults
+
+
+def markdown(scenes: Scenes) -> str:
+    """Return the script as a person reads it."""
+    parts = [f"# {scenes.title}\n"]
+    for number, scene in enumerate(scenes.scenes, 1):
+        parts.append(f"\n## Scene {number}\n\n{scene.narration}\n\n*Picture: {scene.picture}*\n")
+    return "".join(parts)
