@@ -1,8 +1,8 @@
 """Pickup latency: files renamed into input/ at a steady pace, while the daemon claims them.
 
-Prints, for each file, from the return of rename(2): until it left input/ (the claim's rename, seen by inotify), and
-until the daemon had acknowledged it durably (its log line read here). The scripts stage is held busy, so that what is
-measured is intake. Run it with: make bench
+Prints, for each file, from the return of rename(2): until the daemon noticed it (the hint is on its event loop), until
+it left input/ (the claim's rename, seen by inotify), and until the daemon had acknowledged it, durable (its log line
+read here). The scripts stage is held busy, so that what is measured is intake. BENCH_DIR chooses the file system.
 """
 
 import argparse
@@ -40,14 +40,17 @@ class Seen:
         print("the kernel dropped events; figures are of the rest", file=sys.stderr)
 
 
-def read_log(daemon: "subprocess.Popen[str]", accepted: dict[str, float], ready: threading.Event) -> None:
-    """Note when each file was acknowledged."""
+def read_log(
+    daemon: "subprocess.Popen[str]", noticed: dict[str, float], accepted: dict[str, float], ready: threading.Event
+) -> None:
+    """Note when each file was noticed and when it was acknowledged."""
     assert daemon.stderr
     for line in daemon.stderr:
         now = time.perf_counter()
         event = json.loads(line)
         if event.get("event") == "topicd.job.accepted":
             accepted[event["source"]] = now
+            noticed[event["source"]] = now - (event["pickup_s"] or 0.0)
         elif event.get("event") == "topicd.daemon.ready":
             ready.set()
 
@@ -94,9 +97,10 @@ def main() -> None:
         }
         command = [str(Path(sys.executable).with_name("topicd")), "run"]
         daemon = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        noticed: dict[str, float] = {}
         accepted: dict[str, float] = {}
         ready = threading.Event()
-        reader = threading.Thread(target=read_log, args=(daemon, accepted, ready))
+        reader = threading.Thread(target=read_log, args=(daemon, noticed, accepted, ready))
         reader.start()
         try:
             assert ready.wait(LIMIT_S), "the daemon is not ready"
@@ -114,6 +118,7 @@ def main() -> None:
             daemon.terminate()
             daemon.wait()
             reader.join()
+        tell("noticed", dropped, noticed)
         tell("taken", dropped, seen.at)
         tell("acknowledged", dropped, accepted)
 

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 from topicd import __version__, build
+from topicd.backends.base import Backend
+from topicd.backends.embedded.worker import Worker
 from topicd.durable import free_bytes, offload
 from topicd.engine import STORAGE_WAIT_S, Engine
 from topicd.errors import CAUSES, StorageTrouble
@@ -75,9 +77,10 @@ class App:
             min_free_bytes=settings.min_free_bytes,
         )
         self._backends = build.backends(settings)
+        self._press = build.press(settings)
         self._engine = Engine(
             store=self._store,
-            works=build.works(settings, self._backends, self._events),
+            works=build.works(settings, self._backends, self._press, self._events),
             limits=build.limits(settings, self._backends),
             events=self._events,
             gate=self._gate,
@@ -162,10 +165,11 @@ class App:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=self._settings.stop_timeout_s)
-        for backend in self._backends.each().values():
+        parts: list[Backend | Worker] = [*self._backends.each().values(), self._press]
+        for part in parts:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.stop_timeout_s):
-                    await backend.aclose()
+                    await part.aclose()
         self._events.emit("daemon.stopped", seconds=round(time.monotonic() - began, 3))
 
     async def _stop_when_drained(self) -> None:

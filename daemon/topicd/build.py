@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from topicd.backends.base import AudioBackend, Backend, ImageBackend, ScriptBackend
+from topicd.backends.embedded.worker import Worker
 from topicd.engine import Policy
 from topicd.errors import Unusable
 from topicd.settings import Settings
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 10.0
 BODY_BYTES_MAX: Final = 134_217_728
+PRESS_START_TIMEOUT_S: Final = 60.0
+PRESS_REPLY_BYTES_MAX: Final = 1_048_576
 TRIES_MAX: Final = 3
 
 NOTES: Final[Mapping[str, str]] = {
@@ -95,7 +98,19 @@ def backends(settings: Settings) -> Backends:
     )
 
 
-def works(settings: Settings, chosen: Backends, events: Events) -> Mapping[Stage, StageWork]:
+def press(settings: Settings) -> Worker:
+    """Return the worker that the stages give their own heavy work to."""
+    return Worker(
+        "topicd.stages.press:Press",
+        {},
+        name="the press",
+        idle_s=settings.worker_idle_s,
+        start_timeout_s=PRESS_START_TIMEOUT_S,
+        reply_bytes_max=PRESS_REPLY_BYTES_MAX,
+    )
+
+
+def works(settings: Settings, chosen: Backends, press: Worker, events: Events) -> Mapping[Stage, StageWork]:
     """Return the work of each stage."""
     return {
         Stage.SCRIPTS: ScriptsStage(
@@ -109,10 +124,11 @@ def works(settings: Settings, chosen: Backends, events: Events) -> Mapping[Stage
             voice=settings.tts_voice,
         ),
         Stage.AUDIO: AudioStage(
-            chosen.audio, events=events, timeout_s=settings.audio_timeout_s, scene_pause_s=settings.scene_pause_s
+            chosen.audio, press, events=events, timeout_s=settings.audio_timeout_s, scene_pause_s=settings.scene_pause_s
         ),
         Stage.IMAGES: ImagesStage(
             chosen.image,
+            press,
             events=events,
             timeout_s=settings.image_timeout_s,
             width_px=settings.image_width_px,

@@ -66,8 +66,6 @@ def add(home: Home, args: argparse.Namespace) -> int:
     if not args.wait:
         print(path)
         return OK
-    if not home.store.holder():
-        print("no daemon is running here; start one with `topicd run`. Waiting.", file=sys.stderr)
     found = wait(home.spool, home.store, path.name, known, Meter())
     if found.place == DONE:
         print(found.path)

@@ -99,7 +99,9 @@ async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future])
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
         if not future.cancelled():
             future.exception()  # looked at, so that asyncio does not log it as lost
         raise
@@ -131,6 +133,16 @@ class Durable:
             except BaseException:
                 self._discard(temporary)
                 raise
+
+    def adopt(self, temporary: Path, target: Path) -> None:
+        """Put a file in place that another process wrote beside it: fsync, rename, fsync of the directory."""
+        try:
+            self.sync(temporary)
+            self.rename_only(temporary, target)
+        except BaseException:
+            self._discard(temporary)
+            raise
+        self.sync(target.parent)
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file or directory within a file system, and fsync both parents."""
@@ -192,7 +204,8 @@ class Durable:
                 self._copy_tree(source, incoming)
                 self._disk.rename(incoming, target)
             self.sync(target.parent)
-            self.remove_tree(source)
+            with contextlib.suppress(OSError, StorageTrouble):  # it is published; what is left goes at the next look
+                self.remove_tree(source)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, and leave the fsync of its directory to the caller."""

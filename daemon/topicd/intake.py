@@ -27,12 +27,12 @@ from topicd.spool import Spool
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry.events import Events
-from topicd.topic import is_topic_name, parse
+from topicd.topic import is_topic_name, parse, too_large, unreadable
 
 TROUBLE_WAIT_S: Final = 5.0
 WRITER_LOOK_S: Final = 0.1
 BATCH_MAX: Final = 64
-NAMES_SAID_MAX: Final = 10_000
+NAMES_SAID_MAX: Final = 100
 
 _KINDS: Final = {
     stat.S_IFLNK: "symbolic link",
@@ -166,7 +166,7 @@ class Intake:
         self._scenes_max = scenes_max
         self._woken = asyncio.Event()
         self._moved_in = dict[str, float]()
-        self._said = set[tuple[str, str]]()
+        self._said = set[Ignored]()
         self.idle = asyncio.Event()
 
     def hint(self, moved_in: str | None = None) -> None:
@@ -247,15 +247,22 @@ class Intake:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except PermissionError:
-            return Taken(self._store.claim(path, sha256="", size=path.lstat().st_size), _unreadable(path.name))
+            found = path.lstat()
+            return Taken(self._store.claim(path, sha256="", size=found.st_size, inode=found.st_ino), unreadable())
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            return None  # it was a file at the look; the next look tells what it is now
         with os.fdopen(fd, "rb") as file:
             if has_writer(fd):
                 return None
             data = file.read(self._topic_bytes_max + 1)
             if len(data) > self._topic_bytes_max:
-                size = os.fstat(fd).st_size
-                return Taken(self._store.claim(path, sha256="", size=size), _too_large(size, self._topic_bytes_max))
-            job = self._store.claim(path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+                size = found.st_size
+                job = self._store.claim(path, sha256="", size=size, inode=found.st_ino)
+                return Taken(job, too_large(size, self._topic_bytes_max))
+            sha256 = hashlib.sha256(data).hexdigest()
+            job = self._store.claim(path, sha256=sha256, size=len(data), inode=found.st_ino)
         try:
             parse(data, scenes_max=self._scenes_max)
         except Rejected as error:
@@ -281,30 +288,16 @@ class Intake:
         self._events.emit("job.failed", job=job.id, stage=Stage.SCRIPTS, error=refused, attempt=0)
 
     def _tell_ignored(self, ignored: list[Ignored]) -> None:
+        """Tell each once while it stays, up to a number; `status` shows the rest."""
+        self._said &= {*ignored}
         for entry in ignored:
             if entry not in self._said and len(self._said) < NAMES_SAID_MAX:
+                self._said.add(entry)
                 self._events.emit("intake.ignored", name=entry.name, kind=entry.kind)
-        self._said = {*ignored} if len(ignored) < NAMES_SAID_MAX else self._said
 
 
 def _by_age(entry: tuple[str, os.stat_result]) -> tuple[int, str]:
     return entry[1].st_ctime_ns, entry[0]
-
-
-def _unreadable(name: str) -> Rejected:
-    return Rejected(
-        "topic_unreadable",
-        f"{name!r} cannot be read by the daemon's user",
-        hint="give the daemon's user the right to read it (chmod a+r topic.md), then `topicd retry`",
-    )
-
-
-def _too_large(size: int, bytes_max: int) -> Rejected:
-    return Rejected(
-        "topic_too_large",
-        f"the topic has {size:,} bytes; the most is {bytes_max:,}",
-        hint="shorten it, or raise TOPICD_TOPIC_BYTES_MAX, then `topicd retry`",
-    )
 
 
 def _intake_trouble(error: OSError) -> StorageTrouble:

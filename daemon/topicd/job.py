@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from topicd.errors import Rejected, TopicdError
 from topicd.telemetry.events import rfc3339
@@ -36,6 +36,9 @@ class Damaged(Rejected):
             f"{name} is damaged: {why}",
             hint=f"look at {name} in the job's directory; restore it, or drop the topic again",
         )
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +118,12 @@ class Job:
     sha256: str
     bytes: int
     accepted: str
-    accepted_s: float
+    accepted_s: Finite
     attempts: Mapping[str, int] = field(default_factory=dict)
     crashes: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     begun: Begun | None = None
-    not_before_s: float = 0.0
+    not_before_s: Finite = 0.0
     last_error: Trouble | None = None
     source_left: tuple[int, int, int] | None = None
 

@@ -73,7 +73,7 @@ def _acquire(fd: int, path: Path) -> None:
 
 def holder(path: Path) -> Mapping[str, object]:
     """Return what the holder says of itself (pid, run, version, host, port); empty when nobody holds the home."""
-    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+    with contextlib.suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

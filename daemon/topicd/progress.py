@@ -19,6 +19,7 @@ from topicd.store import Store
 from topicd.workspace import Workspace
 
 LOOK_S: Final = 0.2
+NO_DAEMON_S: Final = 3.0
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -52,6 +53,12 @@ class Meter:
         self._last = text
         self.out.flush()
 
+    def note(self, text: str) -> None:
+        """Show a remark on a line of its own."""
+        self.end()
+        self.out.write(f"{text}\n")
+        self.out.flush()
+
     def end(self) -> None:
         """Leave the line."""
         if self.out.isatty():
@@ -74,7 +81,7 @@ def find_source(spool: Spool, source: str, known: frozenset[str]) -> Found | Non
 
 def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: Meter) -> Found:
     """Watch a dropped file until its job is done, failed or held; return where it ended."""
-    job = ""
+    job, asked_at = "", time.monotonic() + NO_DAEMON_S
     while True:
         found = _look(spool, job) if job else find_source(spool, source, known)
         if found:
@@ -89,6 +96,9 @@ def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: 
                 return found
         else:
             meter.show("", 0, 0)
+            if time.monotonic() > asked_at and not store.holder():
+                meter.note("no daemon is running here; start one with `topicd run`")
+                asked_at = float("inf")
         time.sleep(LOOK_S)
 
 

@@ -7,25 +7,22 @@ a thread.
 """
 
 import contextlib
-import errno
-import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from topicd import job as files
 from topicd import layout, lock
-from topicd.durable import INCOMING, TEMPORARY, Durable
+from topicd.claims import Claims
+from topicd.durable import INCOMING, Durable
 from topicd.errors import TopicdError
 from topicd.job import Job, Trouble
 from topicd.spool import DONE, Found, Spool, retryable
-from topicd.states import SPOOL_PLACES, Aside, Stage
-from topicd.telemetry.events import rfc3339
-from topicd.topic import source_slug
+from topicd.states import Aside, Stage
 from topicd.workspace import Workspace
 
 
@@ -62,7 +59,7 @@ class Store:
         self.run: Final = secrets.token_hex(8)
         self.durable: Final = durable
         self._clock = clock
-        self._last_id_us = 0
+        self._claims = Claims(spool, durable, clock)
 
     def open(self) -> None:
         """Make the directories and check that renames inside the spool are possible.
@@ -71,8 +68,7 @@ class Store:
             Unusable: a directory cannot be made or written, or the spool spans file systems.
         """
         layout.make(self.spool, self.durable, self.run)
-        newest = max((name for stage in Stage for name in self.spool.ids(stage)[-1:]), default="")
-        self._last_id_us = _id_us(newest)
+        self._claims.open()
 
     def locked(
         self, said: Mapping[str, object]
@@ -84,53 +80,26 @@ class Store:
         """Return what the daemon that holds the home says of itself; empty when none does."""
         return lock.holder(self.spool.lock_file)
 
+    def claim(self, source: Path, *, sha256: str, size: int, inode: int | None = None) -> Job:
+        """Turn a file in `input/` into a job; see `Claims.claim`."""
+        return self._claims.claim(source, sha256=sha256, size=size, inode=inode)
+
     def recover(self) -> list[str]:
         """Clean what a death left half done. The ordinary start: it finds nothing after an ordinary stop.
 
         Returns:
             One line for each thing that was put right. Crashes are counted by `begin`, as the jobs come up.
         """
-        spool, done = self.spool, list[str]()
+        spool = self.spool
         layout.sweep(spool)
-        for path in list(spool.unclaimed()):
-            if {entry.name for entry in path.iterdir() if not entry.name.endswith(TEMPORARY)} <= {files.JOB}:
-                self.durable.remove_tree(path)
-                done.append(f"{path.name}: a claim that did not happen (S1)")
+        done = self._claims.recover(is_input_apart=self._is_input_apart)
         for path in spool.output.glob(f".*{INCOMING}"):
             self.durable.remove_tree(path)
             done.append(f"{path.name}: a publish that was cut short (S5)")
-        for name in spool.ids(Stage.IMAGES):
-            if (spool.output / name / files.MANIFEST).is_file():
-                self.durable.remove_tree(spool.place(Stage.IMAGES) / name)
-                done.append(f"{name}: published, and its source was still there (S6)")
-        return done + [line for line in map(self._finish_claim, self._claims_by_copy()) if line]
-
-    def claim(self, source: Path, *, sha256: str, size: int) -> Job:
-        """Turn a file in `input/` into a job.
-
-        Args:
-            source: the file.
-            sha256: of its bytes; empty when they were not read.
-            size: in bytes.
-
-        Raises:
-            FileNotFoundError: the file was gone: someone was faster.
-            StorageTrouble: the disk is full, read-only or failing; the topic is still in `input/`.
-            PermissionError: `input/` does not let us take files away.
-        """
-        now = self._clock()
-        path = self._new_directory(now, source.name)
-        job = Job(id=path.name, source=source.name, sha256=sha256, bytes=size, accepted=rfc3339(now), accepted_s=now)
-        try:
-            self.durable.place(path / files.JOB, files.encode(job))
-            self.durable.sync(path.parent)
-            self._take(source, path, job)
-        except BaseException:
-            with contextlib.suppress(OSError, TopicdError):
-                if not self.spool.is_claimed(path):
-                    self.durable.remove_tree(path)
-            raise
-        return job
+        for name in filter(self._is_published, spool.ids(Stage.IMAGES)):
+            self.durable.remove_tree(spool.place(Stage.IMAGES) / name)
+            done.append(f"{name}: published, and its source was still there (S6)")
+        return done
 
     def ready(self, stage: Stage, busy: Collection[str], limit: int) -> Ready:
         """Return up to `limit` jobs of a stage that may be begun now."""
@@ -139,7 +108,7 @@ class Store:
         for name in self.spool.ids(stage):
             if len(ids) >= limit:
                 break
-            if name in busy or not self.spool.is_claimed(folder / name):
+            if name in busy or not (self.spool.is_claimed(folder / name) or self._is_published(name)):
                 continue
             due, suspect = self._due(stage, folder / name)
             if due > now:
@@ -153,6 +122,8 @@ class Store:
     def begin(self, stage: Stage, name: str) -> Begun:
         """Count an attempt, and a crash if the one before it never ended; both are on disk before the work starts."""
         path = self.spool.place(stage) / name
+        if stage is Stage.IMAGES and self._is_published(name):
+            self.durable.remove_tree(path)
         before = self.spool.read_job(path)
         job = before.begin(stage, run=self.run, at=self._clock())
         Workspace(path, self.durable).sweep()
@@ -205,7 +176,12 @@ class Store:
         """
         if found.place not in (*Stage, Aside.FAILED):
             raise Illegal("not_here", f"{found.id} is in {found.place}/: there is nothing to hold")
-        return self._move(found, Aside.HELD)
+        held = self._move(found, Aside.HELD)
+        with contextlib.suppress(OSError, TopicdError):  # a damaged job is held as it is
+            job = self.spool.read_job(held.path)
+            if job.begun:
+                self._save(held.path, job.give_back(job.begun.stage))
+        return held
 
     def release(self, found: Found) -> Found:
         """Let a held job go on where its files say it was.
@@ -248,6 +224,18 @@ class Store:
     def _save(self, path: Path, job: Job) -> None:
         self.durable.write(path / files.JOB, files.encode(job))
 
+    @cached_property
+    def _is_input_apart(self) -> bool:
+        return not layout.same_file_system(self.spool.input, self.spool.place(Stage.SCRIPTS), self.run)
+
+    @cached_property
+    def _is_output_apart(self) -> bool:
+        return not layout.same_file_system(self.spool.place(Stage.IMAGES), self.spool.output, self.run)
+
+    def _is_published(self, name: str) -> bool:
+        """Tell whether a job is in output/ already (S6), which only a publish across file systems can leave behind."""
+        return self._is_output_apart and (self.spool.output / name / files.MANIFEST).is_file()
+
     def _resume_stage(self, path: Path) -> Stage:
         try:
             return Workspace(path, self.durable).resume_stage()
@@ -272,73 +260,3 @@ class Store:
             self.spool.read_job(path)
         except files.Damaged:
             self.durable.rename(path / files.JOB, path / f"{files.JOB}.damaged")
-
-    def _new_directory(self, now: float, source: str) -> Path:
-        self._last_id_us = max(int(now * 1_000_000), self._last_id_us + 1)
-        while True:
-            seconds, micros = divmod(self._last_id_us, 1_000_000)
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
-            name = f"{stamp}-{micros:06d}-{source_slug(source)}"
-            if not any(os.path.lexists(self.spool.place(place) / name) for place in (*SPOOL_PLACES, DONE)):
-                with contextlib.suppress(FileExistsError):
-                    self.durable.mkdir_only(self.spool.place(Stage.SCRIPTS) / name)
-                    return self.spool.place(Stage.SCRIPTS) / name
-            self._last_id_us += 1
-
-    def _take(self, source: Path, path: Path, job: Job) -> None:
-        target = path / files.TOPIC
-        try:
-            self.durable.rename_only(source, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            self._take_by_copy(source, path, job)
-            return
-        with contextlib.suppress(PermissionError):  # an unreadable topic is taken all the same, and then refused
-            self.durable.sync(target)
-        self.durable.sync(path, source.parent)
-
-    def _take_by_copy(self, source: Path, path: Path, job: Job) -> None:
-        """Claim across file systems; `source_left` lets recovery finish what a death before the removal left (S7)."""
-        stat = source.lstat()
-        self.durable.place(path / files.JOB, files.encode(replace(job, source_left=_identity(stat))))
-        topic = path / files.TOPIC
-        self.durable.copy_file(source, topic)
-        self.durable.sync(path)
-        try:
-            self.durable.unlink(source)
-        except BaseException:
-            # It cannot be taken away, or someone was faster: a copy would be claimed again at every scan.
-            self.durable.unlink(topic)
-            raise
-        self.durable.sync(source.parent)
-
-    def _claims_by_copy(self) -> Iterator[Job]:
-        if layout.same_file_system(self.spool.input, self.spool.place(Stage.SCRIPTS), self.run):
-            return
-        for name in self.spool.ids(Stage.SCRIPTS):
-            with contextlib.suppress(OSError, TopicdError):
-                yield self.spool.read_job(self.spool.place(Stage.SCRIPTS) / name)
-
-    def _finish_claim(self, job: Job) -> str:
-        source = self.spool.input / job.source
-        try:
-            if job.source_left is None or _identity(source.lstat()) != tuple(job.source_left):
-                return ""
-        except OSError:
-            return ""
-        self.durable.remove(source)
-        return f"{job.id}: claimed, and its source was still there (S7)"
-
-
-def _id_us(name: str) -> int:
-    """Return the time in a job's id in microseconds since the epoch; 0 when there is none."""
-    try:
-        moment = datetime.strptime(name[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
-    except ValueError:
-        return 0
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
-
-
-def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    return (stat.st_dev, stat.st_ino, stat.st_mtime_ns)

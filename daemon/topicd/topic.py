@@ -8,44 +8,28 @@ nothing but the title's own line, its underline and a rule on top. Never reads a
 or follows an alias that YAML asks for, never guesses an encoding except in a hint.
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Final
 from unicodedata import category, normalize
 
-import yaml
-
 from topicd.errors import Rejected
+from topicd.front_matter import TITLE_CHARS_MAX, UNSEEN, Options, read, split
 
 DATA_BYTES_MAX: Final = 1_048_576
-FRONT_MATTER_CHARS_MAX: Final = 4_096
-TITLE_CHARS_MAX: Final = 200
-STYLE_CHARS_MAX: Final = 500
-SEED_MAX: Final = 2**31 - 1
 SLUG_CHARS_MAX: Final = 40
 
-_KEYS: Final = ("title", "language", "voice", "scenes", "style", "seed")
-_KINDS: Final = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}
-_NESTING_MAX: Final = 10
 _TITLE_TRIES_MAX: Final = 1_000
 _LINE_CHARS_MAX: Final = 2_000
 _NAME_CHARS_MAX: Final = 255
-_SHOWN_CHARS_MAX: Final = 60
 
 _LINE_END: Final = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _NOT_TEXT: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _UTF8_PAIR: Final = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
-_CONTROL: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-# Soft hyphens, zero-width spaces, orders of direction: nothing in a title, a disturbance in a log line.
-_UNSEEN: Final = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
 
-_CLOSING: Final = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
-_KEY_LINE: Final = re.compile(rf"^(?:{'|'.join(_KEYS)})[ \t]*:", re.MULTILINE | re.IGNORECASE)
-_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 _FENCE: Final = re.compile(r" {0,3}(?:```|~~~)")
 _MAYBE_WORD: Final = re.compile(r"[A-Za-z0-9\x80-\U0010ffff]")
@@ -60,27 +44,6 @@ _MARKDOWN: Final = (
 )
 _CLINGS: Final = ("Mn", "Mc", "Me", "Cf", "Sk")
 _ESCAPED: Final = re.compile(r"\\([!-/:-@\[-`{-~])")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a topic's front matter asks for; None is "not said".
-
-    Attributes:
-        title: 1 to 200 characters on one line.
-        language: shaped as a BCP 47 tag, as written, at most 35 characters.
-        voice: 1 to 100 of `A-Z a-z 0-9 _ . -`, not beginning with a dot or dash.
-        scenes: 1 to the caller's `scenes_max`.
-        style: at most 500 characters on one line.
-        seed: 0 … 2**31-1.
-    """
-
-    title: str | None = None
-    language: str | None = None
-    voice: str | None = None
-    scenes: int | None = None
-    style: str | None = None
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +75,29 @@ def parse(data: bytes, *, scenes_max: int) -> Topic:
     if len(data) > DATA_BYTES_MAX:
         what = f"The topic has {len(data)} bytes; at most {DATA_BYTES_MAX} are read."
         raise Rejected("topic_too_long", what, hint="Keep the title and the main points.")
-    front_matter, body = _split_front_matter(_decode(data))
-    options = _options(front_matter, scenes_max)
+    head, body = split(_decode(data))
+    options = read(head, scenes_max)
     if options.title is None:
         return Topic(*_split_title(body), options)
     return Topic(options.title, body.strip(), options)
+
+
+def unreadable() -> Rejected:
+    """Return the refusal of a topic that the daemon's user may not read."""
+    return Rejected(
+        "topic_unreadable",
+        "the topic cannot be read by the daemon's user",
+        hint="give the daemon's user the right to read it (chmod a+r topic.md), then `topicd retry`",
+    )
+
+
+def too_large(size: int, bytes_max: int) -> Rejected:
+    """Return the refusal of a topic of too many bytes."""
+    return Rejected(
+        "topic_too_large",
+        f"the topic has {size:,} bytes; the most is {bytes_max:,}",
+        hint="shorten it, or raise TOPICD_TOPIC_BYTES_MAX, then `topicd retry`",
+    )
 
 
 def source_slug(name: str) -> str:
@@ -171,135 +152,6 @@ def _not_text(what: str) -> Rejected:
     return Rejected("topic_not_text", f"The file is not plain text: {what}.", hint=hint)
 
 
-def _split_front_matter(text: str) -> tuple[str, str]:
-    first, _, rest = text.partition("\n")
-    if first.rstrip(" \t") != "---":
-        return "", text
-    if closing := _CLOSING.search(rest):
-        if closing.start() > FRONT_MATTER_CHARS_MAX:
-            raise _broken(1, f"it is longer than {FRONT_MATTER_CHARS_MAX} characters")
-        return rest[: closing.start()], rest[closing.end() :]
-    if _KEY_LINE.search(rest.lstrip("\n").partition("\n\n")[0]):
-        raise _broken(1, "it is opened by --- and never closed", "Put a line --- after the last key.")
-    return "", rest
-
-
-def _broken(line: int, what: str, hint: str = "") -> Rejected:
-    general = (
-        "Write lines of `key: value` between the --- lines, a value with a colon or other sign in quotes. "
-        "A rule at the top of a topic is written ***."
-    )
-    what = f"The front matter cannot be read at line {line} of the file: {_shown(what, 200)}."
-    return Rejected("front_matter_broken", what, hint=hint or general)
-
-
-def _shown(text: str, chars_max: int = _SHOWN_CHARS_MAX) -> str:
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: chars_max + 1])
-    return text if len(text) <= chars_max else text[:chars_max] + "…"
-
-
-def _options(front_matter: str, scenes_max: int) -> Options:
-    try:
-        root = _compose(front_matter)
-    except yaml.MarkedYAMLError as error:
-        raise _broken(_line(error.problem_mark), _problem(error)) from None
-    except (yaml.YAMLError, ValueError, OverflowError):
-        raise _broken(1, "there is an escape or number that no character has") from None
-    if root is None:
-        return Options()
-    if not isinstance(root, yaml.MappingNode):
-        raise _broken(_line(root.start_mark), "lines of `key: value` are expected")
-    return Options(**_values(root, _rules(scenes_max)))
-
-
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    return ", ".join(filter(None, (error.context, error.problem)))
-
-
-def _line(mark: Any) -> int:
-    # YAML counts from 0 and is not shown the first line.
-    return mark.line + 2 if mark else 1
-
-
-def _compose(front_matter: str) -> yaml.Node | None:
-    # Composing recurses; reading events does not.
-    depth = 0
-    for event in yaml.parse(front_matter, Loader=yaml.SafeLoader):
-        if getattr(event, "anchor", None) or getattr(event, "tag", None):
-            raise _broken(_line(event.start_mark), "anchors (&), aliases (*) and tags (!) are not allowed")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _NESTING_MAX:
-            raise _broken(_line(event.start_mark), "lists and mappings are nested too deeply")
-    return yaml.compose(front_matter, Loader=yaml.SafeLoader)
-
-
-_Rules = dict[str, tuple[range | re.Pattern[str], str]]
-
-
-def _rules(scenes_max: int) -> _Rules:
-    return {
-        "title": (re.compile(rf"[^{_CONTROL}]{{1,{TITLE_CHARS_MAX}}}"), "1 to 200 characters on one line"),
-        "language": (
-            re.compile(r"(?!.{36})[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*"),
-            "a tag such as en or pt-BR",
-        ),
-        "voice": (re.compile(r"\w[\w.-]{0,99}", re.ASCII), "1 to 100 letters, digits, _ . or -"),
-        "scenes": (range(1, scenes_max + 1), f"a whole number from 1 to {scenes_max}"),
-        "style": (re.compile(rf"[^{_CONTROL}]{{0,{STYLE_CHARS_MAX}}}"), "at most 500 characters on one line"),
-        "seed": (range(SEED_MAX + 1), f"a whole number from 0 to {SEED_MAX}"),
-    }
-
-
-def _values(root: yaml.MappingNode, rules: _Rules) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key_node, node in root.value:
-        line = _line(key_node.start_mark)
-        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "[…]"
-        if key not in rules:
-            raise _unknown(line, key)
-        if key in values:
-            raise _broken(line, f"{key} is given a second time", "Keep one of the two lines.")
-        values[key] = _value(line, key, node, *rules[key])
-    return values
-
-
-def _unknown(line: int, key: str) -> Rejected:
-    near = difflib.get_close_matches(key[:_SHOWN_CHARS_MAX].lower(), _KEYS, n=1, cutoff=0.5)
-    known = f"The keys are {', '.join(_KEYS)}."
-    what = f"The front matter has an unknown key at line {line} of the file: {_shown(key)}."
-    return Rejected("front_matter_unknown", what, hint=f"Did you mean {near[0]}? {known}" if near else known)
-
-
-def _value(line: int, key: str, node: yaml.Node, rule: range | re.Pattern[str], allowed: str) -> Any:
-    kind = node.tag.rpartition(":")[2]
-    if kind == "null":
-        return None
-    if isinstance(rule, range) and kind == "int" and _DIGITS.fullmatch(node.value):
-        if int(node.value) in rule:
-            return int(node.value)
-    elif isinstance(rule, re.Pattern) and kind == "str":
-        value = _UNSEEN.sub("", node.value).strip()
-        if rule.fullmatch(value):
-            return value
-    found, hint = _found(key, node, kind, is_text=isinstance(rule, re.Pattern))
-    what = f"The front matter, line {line} of the file: {key} must be {allowed}; {found}."
-    raise Rejected("front_matter_value", what, hint=hint)
-
-
-def _found(key: str, node: yaml.Node, kind: str, *, is_text: bool) -> tuple[str, str]:
-    if not isinstance(node, yaml.ScalarNode):
-        return "here is a list or mapping", f"Give {key} one value."
-    shown = _shown(node.value)
-    if is_text and kind != "str":
-        return (
-            f"YAML takes {shown} for {_KINDS.get(kind, 'a sign')}",
-            f'Put it in quotes: `{key}: "{shown}"`.',
-        )
-    quote = node.style if node.style in ("'", '"') else "`"
-    digits = f"Write plain digits without quotes, such as `{key}: 5`."
-    return f"here is {quote}{shown}{quote}", "Change the value, or take the line out." if is_text else digits
-
-
 def _split_title(body: str) -> tuple[str, str]:
     lines = body.split("\n")
     likely = (at for at in chain(_headings(lines), range(len(lines))) if _MAYBE_WORD.search(lines[at]))
@@ -327,7 +179,7 @@ def _underline(lines: list[str], at: int) -> str:
 
 
 def _plain(line: str) -> str:
-    text = " ".join(_UNSEEN.sub("", line[:_LINE_CHARS_MAX]).split())
+    text = " ".join(UNSEEN.sub("", line[:_LINE_CHARS_MAX]).split())
     if text.startswith("#"):
         text = re.sub(r" #+$", "", text)
     text = re.sub(r"^(?:(?:#{1,6}|[-*+>]) )+", "", text)

@@ -9,9 +9,10 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiofiles
 
@@ -21,6 +22,7 @@ from topicd.errors import Rejected
 from topicd.job import Damaged, Manifest, Product, Scenes
 from topicd.states import Stage
 from topicd.telemetry.events import rfc3339
+from topicd.topic import too_large, unreadable
 
 READ_BYTES: Final = 1_048_576
 LAST_PRODUCTS: Final = {Stage.SCRIPTS: files.SCENES, Stage.AUDIO: files.AUDIO}
@@ -52,6 +54,24 @@ def read_limited(path: Path, bytes_max: int) -> bytes:
         if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
             raise Damaged(path.name, "it is no regular file") from error
         raise
+
+
+class Made(NamedTuple):
+    """What the manifest says of a product beside what the file itself tells; see `Product`."""
+
+    made_from: str
+    by: Mapping[str, str]
+    seconds: float
+    at: str
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    found, size = hashlib.sha256(), 0
+    with open(path, "rb", buffering=0, opener=_no_follow) as file:
+        while block := file.read(READ_BYTES):
+            found.update(block)
+            size += len(block)
+    return found.hexdigest(), size
 
 
 def _no_follow(path: str, flags: int) -> int:
@@ -89,10 +109,20 @@ class Workspace:
         return self._manifest
 
     async def topic(self, bytes_max: int) -> bytes:
-        """Return the topic as it was dropped, or as a person has mended it; more than `bytes_max` is refused."""
-        async with aiofiles.open(self.path / files.TOPIC, "rb", opener=_no_follow) as file:
-            data = await file.read(bytes_max + 1)
-        return _limited(data, files.TOPIC, bytes_max)
+        """Return the topic as it was dropped, or as a person has mended it.
+
+        Raises:
+            Rejected: it cannot be read, or has more than `bytes_max` bytes.
+        """
+        path = self.path / files.TOPIC
+        try:
+            async with aiofiles.open(path, "rb", opener=_no_follow) as file:
+                data = await file.read(bytes_max + 1)
+        except PermissionError as error:
+            raise unreadable() from error
+        if len(data) > bytes_max:
+            raise too_large(path.stat().st_size, bytes_max)
+        return data
 
     def need(self, *paths: str) -> None:
         """Check what an earlier stage should have left: a person may have moved the job past it.
@@ -134,20 +164,22 @@ class Workspace:
             seconds: how long it took.
             at: when, seconds since the epoch.
         """
-        target = self.path / path
-        if target.parent != self.path and not target.parent.is_dir():
-            self._durable.mkdir(target.parent)
-        self._durable.write(target, data)
-        entry = Product(
-            path=path,
-            sha256=hashlib.sha256(data).hexdigest(),
-            bytes=len(data),
-            made_from=made_from,
-            by=dict(by),
-            seconds=round(seconds, 3),
-            at=rfc3339(at),
-        )
-        self._record(self.manifest.having(entry))
+        self._durable.write(self._target(path), data)
+        made = Made(made_from, dict(by), round(seconds, 3), rfc3339(at))
+        self._record(path, hashlib.sha256(data).hexdigest(), len(data), made)
+
+    def aside(self, path: str) -> Path:
+        """Return a temporary name beside a product's, for a worker process to write to; `adopt` puts it in place."""
+        target = self._target(path)
+        return target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+    def adopt(
+        self, path: str, temporary: Path, *, made_from: str, by: Mapping[str, str], seconds: float, at: float
+    ) -> None:
+        """Do as `keep` with what a worker process has written to `temporary`."""
+        sha256, size = _hash(temporary)
+        self._durable.adopt(temporary, self._target(path))
+        self._record(path, sha256, size, Made(made_from, dict(by), round(seconds, 3), rfc3339(at)))
 
     def read(self, path: str, bytes_max: int) -> bytes:
         """Return a product's bytes."""
@@ -159,15 +191,16 @@ class Workspace:
         stale = [path for path in stale if path not in wanted]
         if stale:
             kept = tuple(entry for entry in self.manifest.products if entry.path not in stale)
-            self._record(Manifest(self.manifest.job, kept))
-        for path in (self.path / folder).glob("*"):
+            self._save(Manifest(self.manifest.job, kept))
+        for path in self._folder(folder).glob("*"):
             if f"{folder}/{path.name}" not in wanted:
                 self._durable.remove(path)
 
     def sweep(self) -> None:
         """Remove the temporary files of an attempt that died."""
-        for path in (*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(f"*/.*{TEMPORARY}")):
-            self._durable.remove(path)
+        for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink())):
+            for path in folder.glob(f".*{TEMPORARY}"):
+                self._durable.remove(path)
 
     def resume_stage(self) -> Stage:
         """Return the first stage that has something to make: nothing is there of it, or something is harmed.
@@ -187,19 +220,30 @@ class Workspace:
         """
         self.need(*(entry.path for entry in self.manifest.products))
 
-    def _record(self, manifest: Manifest) -> None:
+    def _target(self, path: str) -> Path:
+        folder, _, name = path.rpartition("/")
+        return self._folder(folder) / name
+
+    def _folder(self, name: str) -> Path:
+        """Return a folder of the job, made if it is missing; one that a person linked is not written through."""
+        folder = self.path / name
+        if name and folder.is_symlink():
+            raise Damaged(name, "it is a symbolic link")
+        if name and not folder.is_dir():
+            self._durable.mkdir(folder)
+        return folder
+
+    def _record(self, path: str, sha256: str, size: int, made: "Made") -> None:
+        entry = Product(path, sha256, size, made.made_from, made.by, made.seconds, made.at)
+        self._save(self.manifest.having(entry))
+
+    def _save(self, manifest: Manifest) -> None:
         self._durable.write(self.path / files.MANIFEST, files.encode(manifest))
         self._manifest = manifest
 
     def _matches(self, entry: Product) -> bool:
-        found, size = hashlib.sha256(), 0
+        path = self.path / entry.path
         try:
-            with open(self.path / entry.path, "rb", buffering=0, opener=_no_follow) as file:
-                if os.fstat(file.fileno()).st_size != entry.bytes:
-                    return False
-                while block := file.read(READ_BYTES):
-                    found.update(block)
-                    size += len(block)
-        except OSError:
+            return not path.parent.is_symlink() and _hash(path) == (entry.sha256, entry.bytes)
+        except (OSError, ValueError):  # a path with a NUL is a ValueError
             return False
-        return size == entry.bytes and found.hexdigest() == entry.sha256

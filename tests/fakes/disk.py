@@ -94,7 +94,7 @@ class CrashingDisk(SteppingDisk):
 
 
 class FailingDisk(SteppingDisk):
-    """Answers its n-th call with an error, once, and works before and after.
+    """Answers its n-th call with an error, once, and works before and after; it does not really fsync.
 
     Args:
         at: which call, counted from 1 among those of the kind; 0 for none.
@@ -230,7 +230,7 @@ class PowerDisk(CrashingDisk):
         self._note(path, undo=lambda parent: shutil.rmtree(path.name, dir_fd=parent))
 
     def unlink(self, path: Path) -> None:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() else b""
         super().unlink(path)
         self._note(path, undo=lambda parent: _write(path.name, data, parent))
 

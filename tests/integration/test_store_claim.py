@@ -157,9 +157,7 @@ def ids(house: House, times_s: Sequence[float], names: Sequence[str] = ("same.md
     ids=["stands still", "goes back", "creeps", "jumps"],
 )
 @pytest.mark.parametrize("names", [["same.md"], ["z.md", "a.md"]], ids=["one name", "two names"])
-def test_ids_sort_by_acceptance_whatever_the_clock_does(
-    house: House, times_s: list[float], names: list[str]
-) -> None:
+def test_ids_sort_by_acceptance_whatever_the_clock_does(house: House, times_s: list[float], names: list[str]) -> None:
     found = ids(house, times_s, names)
     assert found == sorted(set(found))
     assert house.spool.ids(Stage.SCRIPTS) == found

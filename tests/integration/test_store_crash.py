@@ -1,4 +1,4 @@
-"""Death at every disk call: whatever was cut, the next start brings the job to its end, and nothing is lost or doubled."""
+"""Death at every disk call: the next start brings the job to its end, and nothing is lost or doubled."""
 
 import os
 import shutil
@@ -190,3 +190,16 @@ def test_the_power_model_takes_away_what_was_not_synced(tmp_path: Path) -> None:
         kept.write(b"x")
     disk.cut()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old", "written": b"x"[:0]}
+
+
+def test_what_was_published_already_is_not_begun_again(tmp_path: Path, far: Path) -> None:
+    house = House(tmp_path / "home", far / "house")
+    house.drop()
+    store = house.store(CrashingDisk())
+    straight(store, house)
+    (found,) = house.jobs()
+    shutil.copytree(found.path, house.spool.place(Stage.IMAGES) / found.id)
+    with pytest.raises(FileNotFoundError):
+        store.begin(Stage.IMAGES, found.id)
+    assert house.jobs() == [found]
+    check_end(house)

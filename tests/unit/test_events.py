@@ -124,7 +124,7 @@ def test_rfc3339_has_milliseconds_and_z() -> None:
 
 
 def test_a_value_may_look_like_a_template() -> None:
-    assert emitted("intake.ignored", name="{job} {0} %s", kind="FIFO").message.startswith("{job} {0} %s is")
+    assert emitted("intake.ignored", name="{job} {0} %s", kind="FIFO").message.startswith("{job} {0} %s: ")
 
 
 def test_a_sink_that_raises_stops_nobody_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

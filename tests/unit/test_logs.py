@@ -385,5 +385,5 @@ def test_a_real_process_writes_text_to_a_terminal() -> None:
         os.close(ours)
         os.close(theirs)
     assert "intake.ignored" in written
-    assert r"a\x1b[2J\udcff\n is a FIFO" in written
+    assert r"a\x1b[2J\udcff\n: FIFO" in written
     assert written.count("\n") == 1

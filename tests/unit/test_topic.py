@@ -9,11 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topicd.errors import Rejected
+from topicd.front_matter import FRONT_MATTER_CHARS_MAX, SEED_MAX, Options
 from topicd.topic import (
     DATA_BYTES_MAX,
-    FRONT_MATTER_CHARS_MAX,
-    SEED_MAX,
-    Options,
     Topic,
     is_topic_name,
     parse,

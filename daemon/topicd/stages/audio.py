@@ -6,33 +6,39 @@ number of samples. Promises that one scene is one unit.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from topicd import job as files
 from topicd.backends.base import AudioBackend, Speech, SpeechRequest
+from topicd.backends.embedded.worker import Worker
 from topicd.durable import offload
 from topicd.job import Job, Scenes
-from topicd.stages.base import SEED_MASK, Units, ask, made_by
+from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, ask, made_by
 from topicd.stages.captions import SceneSpeech, cues_from_scenes, to_srt, to_vtt
-from topicd.stages.wav import Wave, check_speech, join, read_wave
+from topicd.stages.wav import check_speech
 from topicd.states import Stage
 from topicd.telemetry.events import Events
-from topicd.workspace import Workspace, digest
+from topicd.workspace import Workspace, digest, read_limited
 
 FOLDER: Final = "audio"
 VTT: Final = "captions.vtt"
 SRT: Final = "captions.srt"
 TIMELINE: Final = "timeline.json"
 SPEECH_BYTES_MAX: Final = 134_217_728
+DERIVED: Final = (VTT, SRT, TIMELINE, files.AUDIO)
 
 
 class AudioStage:
     """Asks for each scene's speech, keeps it, joins it."""
 
-    def __init__(self, backend: AudioBackend, *, events: Events, timeout_s: float, scene_pause_s: float) -> None:
+    def __init__(
+        self, backend: AudioBackend, press: Worker, *, events: Events, timeout_s: float, scene_pause_s: float
+    ) -> None:
         self.backend = backend
+        self._press = press
         self._events = events
         self._timeout_s = timeout_s
         self._pause_s = scene_pause_s
@@ -46,7 +52,7 @@ class AudioStage:
             await self._unit(number, scenes, by, space, units)
         wanted = {name for number in range(1, len(scenes.scenes) + 1) for name in _names(number)}
         await offload(space.drop_others, FOLDER, wanted)
-        await offload(self._join, scenes, space)
+        await self._join(scenes, space)
 
     async def _unit(self, number: int, scenes: Scenes, by: dict[str, str], space: Workspace, units: Units) -> None:
         wav_name, cues_name = _names(number)
@@ -69,46 +75,43 @@ class AudioStage:
             await offload(space.keep, name, data, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
         units.finished(unit)
 
-    def _join(self, scenes: Scenes, space: Workspace) -> None:
+    async def _join(self, scenes: Scenes, space: Workspace) -> None:
         names = [_names(number) for number in range(1, len(scenes.scenes) + 1)]
         entries = [space.manifest.get(name) for pair in names for name in pair]
         made_from = digest(parts=[entry.sha256 for entry in entries if entry], pause_s=self._pause_s)
-        derived = (VTT, SRT, TIMELINE, files.AUDIO)
-        if all(space.whole(name, made_from) for name in derived):
+        if all([await offload(space.whole, name, made_from) for name in DERIVED]):
             return
         begun = time.monotonic()
-        waves = [read_wave(space.read(wav, SPEECH_BYTES_MAX)) for wav, _ in names]
-        spoken = timeline(
-            waves, scenes, [json.loads(space.read(cues, files.JSON_BYTES_MAX)) for _, cues in names], self._pause_s
-        )
-        cues = cues_from_scenes(spoken)
-        data = {
-            VTT: to_vtt(cues).encode(),
-            SRT: to_srt(cues).encode(),
-            TIMELINE: json.dumps(
-                {
-                    "starts_s": [each.start_s for each in spoken],
-                    "cues": [[cue.start_s, cue.end_s, cue.text] for cue in cues],
-                }
-            ).encode(),
-            files.AUDIO: join(waves, self._pause_s),
-        }
-        for name in derived:
+        target = await offload(space.aside, files.AUDIO)
+        paths = [str(space.path / wav) for wav, _ in names]
+        payload = {"paths": paths, "pause_s": self._pause_s, "target": str(target)}
+        placed, _ = await self._press.call("join", payload, timeout_s=PRESS_TIMEOUT_S)
+        spoken = await offload(_placed, scenes, placed, [space.path / cues for _, cues in names])
+        for name, data in _captions(spoken).items():
             seconds = time.monotonic() - begun
-            space.keep(name, data[name], made_from=made_from, by={}, seconds=seconds, at=time.time())
+            await offload(space.keep, name, data, made_from=made_from, by={}, seconds=seconds, at=time.time())
+        seconds = time.monotonic() - begun
+        await offload(space.adopt, files.AUDIO, target, made_from=made_from, by={}, seconds=seconds, at=time.time())
 
 
 def _names(number: int) -> tuple[str, str]:
     return f"{FOLDER}/{number:03}.wav", f"{FOLDER}/{number:03}.json"
 
 
-def timeline(
-    waves: Sequence[Wave], scenes: Scenes, cues: Sequence[Sequence[tuple[float, float, str]]], pause_s: float
-) -> list[SceneSpeech]:
-    """Place each scene in the joined audio, in seconds from its start."""
-    placed, start_s = list[SceneSpeech](), 0.0
-    for wave, scene, exact in zip(waves, scenes.scenes, cues, strict=True):
-        exact_cues = tuple((float(start), float(end), str(words)) for start, end, words in exact)
-        placed.append(SceneSpeech(scene.narration, start_s, wave.seconds, exact_cues))
-        start_s += wave.seconds + wave.round_s(pause_s)
-    return placed
+def _placed(scenes: Scenes, placed: Mapping[str, Any], cue_paths: Sequence[Path]) -> list[SceneSpeech]:
+    """Return the scenes as they lie in the joined audio, with the voice's own sentence times."""
+    every_cues = [json.loads(read_limited(path, files.JSON_BYTES_MAX)) for path in cue_paths]
+    parts = zip(scenes.scenes, placed["starts_s"], placed["durations_s"], every_cues, strict=True)
+    return [
+        SceneSpeech(scene.narration, start_s, duration_s, tuple((start, end, words) for start, end, words in cues))
+        for scene, start_s, duration_s, cues in parts
+    ]
+
+
+def _captions(spoken: Sequence[SceneSpeech]) -> dict[str, bytes]:
+    cues = cues_from_scenes(spoken)
+    timeline = {
+        "starts_s": [each.start_s for each in spoken],
+        "cues": [[cue.start_s, cue.end_s, cue.text] for cue in cues],
+    }
+    return {VTT: to_vtt(cues).encode(), SRT: to_srt(cues).encode(), TIMELINE: json.dumps(timeline).encode()}

@@ -18,6 +18,7 @@ from topicd.telemetry.events import Events
 from topicd.workspace import Workspace
 
 SEED_MASK: Final = 0x7FFF_FFFF
+PRESS_TIMEOUT_S: Final = 300.0
 
 T = TypeVar("T")
 

@@ -10,17 +10,16 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 from topicd import job as files
 from topicd.backends.base import ImageBackend, Picture, PictureRequest
+from topicd.backends.embedded.worker import Worker
 from topicd.durable import offload
 from topicd.errors import Rejected, RetryLater
 from topicd.job import Job, Scenes
 from topicd.stages.audio import TIMELINE
-from topicd.stages.base import SEED_MASK, Units, ask, made_by
-from topicd.stages.captions import Cue
-from topicd.stages.page import PageScene, build_page
+from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, ask, made_by
 from topicd.states import Stage
 from topicd.telemetry.events import Events
 from topicd.workspace import Workspace, digest
@@ -35,6 +34,7 @@ class ImagesStage:
     def __init__(
         self,
         backend: ImageBackend,
+        press: Worker,
         *,
         events: Events,
         timeout_s: float,
@@ -43,6 +43,7 @@ class ImagesStage:
         notes: Mapping[str, str],
     ) -> None:
         self.backend = backend
+        self._press = press
         self._events = events
         self._timeout_s = timeout_s
         self._width_px = width_px
@@ -59,7 +60,7 @@ class ImagesStage:
         for path, request in requests.items():
             await self._unit(path, request, by, space, units)
         await offload(space.drop_others, FOLDER, set(requests))
-        await offload(self._finish, job, scenes, space)
+        await self._finish(job, scenes, space)
 
     async def _unit(
         self, path: str, request: PictureRequest, by: Mapping[str, str], space: Workspace, units: Units
@@ -71,8 +72,12 @@ class ImagesStage:
             return
         units.begin()
         picture = await ask(self.backend.draw(request), Picture, unit=unit, timeout_s=self._timeout_s)
-        data = await offload(checked_png, picture, request.width_px, request.height_px, unit)
-        await offload(space.keep, path, data, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
+        check_size(picture, unit)
+        file = await offload(space.aside, path)
+        await offload(file.write_bytes, picture.data)
+        payload = {"path": str(file), "width_px": request.width_px, "height_px": request.height_px, "unit": unit}
+        await self._press.call("picture", payload, timeout_s=PRESS_TIMEOUT_S)
+        await offload(space.adopt, path, file, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
         units.finished(unit)
 
     def _request(self, number: int, scenes: Scenes) -> PictureRequest:
@@ -89,34 +94,42 @@ class ImagesStage:
             job_seed=scenes.seed,
         )
 
-    def _finish(self, job: Job, scenes: Scenes, space: Workspace) -> None:
+    async def _finish(self, job: Job, scenes: Scenes, space: Workspace) -> None:
         made_from = digest(
             job=job.id,
             notes=dict(self._notes),
             parts=[(entry.path, entry.sha256) for entry in space.manifest.products if entry.path != files.PAGE],
         )
-        if not space.whole(files.PAGE, made_from):
+        if not await offload(space.whole, files.PAGE, made_from):
             begun = time.monotonic()
-            page = self._page(job, scenes, space)
-            space.keep(files.PAGE, page, made_from=made_from, by={}, seconds=time.monotonic() - begun, at=time.time())
-        space.verify()
+            target = await offload(space.aside, files.PAGE)
+            payload = await offload(self._page, job, scenes, space)
+            await self._press.call("page", {"target": str(target), **payload}, timeout_s=PRESS_TIMEOUT_S)
+            seconds = time.monotonic() - begun
+            await offload(space.adopt, files.PAGE, target, made_from=made_from, by={}, seconds=seconds, at=time.time())
+        await offload(space.verify)
 
-    def _page(self, job: Job, scenes: Scenes, space: Workspace) -> bytes:
+    def _page(self, job: Job, scenes: Scenes, space: Workspace) -> dict[str, Any]:
         timeline = json.loads(space.read(TIMELINE, files.JSON_BYTES_MAX))
-        return build_page(
-            title=scenes.title,
-            language=scenes.language,
-            job=job.id,
-            made=job.accepted[:10],
-            scenes=[
-                PageScene(space.path / name(number), scene.narration, start_s, alt=scene.picture)
+        return {
+            "title": scenes.title,
+            "language": scenes.language,
+            "job": job.id,
+            "made": job.accepted[:10],
+            "scenes": [
+                {
+                    "picture": str(space.path / name(number)),
+                    "narration": scene.narration,
+                    "start_s": start_s,
+                    "alt": scene.picture,
+                }
                 for number, (scene, start_s) in enumerate(zip(scenes.scenes, timeline["starts_s"], strict=True), 1)
             ],
-            title_picture=space.path / name(0),
-            audio=space.path / files.AUDIO,
-            cues=[Cue(*cue) for cue in timeline["cues"]],
-            notes=[self._notes[maker] for maker in makers(space) if maker in self._notes],
-        )
+            "title_picture": str(space.path / name(0)),
+            "audio": str(space.path / files.AUDIO),
+            "cues": timeline["cues"],
+            "notes": [self._notes[maker] for maker in makers(space) if maker in self._notes],
+        }
 
 
 def name(number: int) -> str:
@@ -129,17 +142,27 @@ def makers(space: Workspace) -> list[str]:
     return list(dict.fromkeys(entry.by["backend"] for entry in space.manifest.products if "backend" in entry.by))
 
 
+def check_size(picture: Picture, unit: str) -> None:
+    """Check a picture's bytes before they are written anywhere.
+
+    Raises:
+        Rejected: they are more than any picture should have.
+        RetryLater: they are no bytes.
+    """
+    if not isinstance(picture.data, bytes):
+        raise _unfit(f"its data are {type(picture.data).__name__}", unit)
+    if len(picture.data) > PICTURE_BYTES_MAX:
+        raise Rejected("image_too_large", f"the picture has {len(picture.data):,} bytes", unit=unit)
+
+
 def checked_png(picture: Picture, width_px: int, height_px: int, unit: str) -> bytes:
     """Check a picture before it counts, and return it as PNG.
 
     Raises:
-        Rejected: it has more bytes than any picture should.
         RetryLater: it does not decode, has the wrong size, or is all one colour.
     """
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - memory that an idle daemon need not hold
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - memory that the daemon need not hold: workers run this
 
-    if len(picture.data) > PICTURE_BYTES_MAX:
-        raise Rejected("image_too_large", f"the picture has {len(picture.data):,} bytes", unit=unit)
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(picture.data), formats=("PNG", "JPEG", "WEBP")) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -25,7 +25,8 @@ UNIT: Final = "script"
 NARRATION_CHARS_MAX: Final = 5_000
 PICTURE_CHARS_MAX: Final = 2_000
 SCENES_HARD_MAX: Final = 100
-THOUGHT = re.compile(r"</?think\b", re.IGNORECASE)
+UNSPEAKABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+THOUGHT: Final = re.compile(r"</?think\b", re.IGNORECASE)
 
 
 class ScriptsStage:
@@ -117,11 +118,15 @@ def _faults(script: Script) -> list[str]:
     if not script.scenes or len(script.scenes) > SCENES_HARD_MAX:
         return [f"it has {len(script.scenes)} scenes"]
     faults = [] if script.title.strip() else ["it has no title"]
+    if UNSPEAKABLE.search(script.title):
+        faults.append("its title holds control characters")
     for number, scene in enumerate(script.scenes, 1):
         if not re.search(r"\w", scene.narration):
             faults.append(f"scene {number} says nothing")
         if len(scene.narration) > NARRATION_CHARS_MAX or len(scene.picture) > PICTURE_CHARS_MAX:
             faults.append(f"scene {number} is too long")
+        if UNSPEAKABLE.search(scene.narration + scene.picture):
+            faults.append(f"scene {number} holds control characters")
         if THOUGHT.search(scene.narration) or THOUGHT.search(scene.picture):
             faults.append(f"scene {number} carries the model's thoughts")
     return faults

@@ -69,6 +69,8 @@ def check_speech(speech: Speech, *, text: str, unit: str, bytes_max: int) -> Non
         Rejected: it is larger than `bytes_max`.
         RetryLater: its header lies, it has no frames, is silent, or is absurdly short for its text.
     """
+    if not isinstance(speech.wav, bytes):
+        raise _unfit(f"its data are {type(speech.wav).__name__}", unit)
     if len(speech.wav) > bytes_max:
         raise Rejected(
             "audio_too_large", f"the speech has {len(speech.wav):,} bytes; the most is {bytes_max:,}", unit=unit

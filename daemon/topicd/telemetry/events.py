@@ -84,7 +84,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "daemon.stopped": _spec("info", "stopped in {seconds} s", "seconds"),
         "tls.unverified": _spec("warning", "certificates of servers are not checked: SSL_VERIFY is off"),
         "job.accepted": _spec("info", "{job}: accepted from {source}", "job source bytes pickup_s"),
-        "intake.ignored": _spec("warning", "{name} is a {kind}, not a file: left where it is", "name kind"),
+        "intake.ignored": _spec("warning", "{name}: {kind}, left where it is", "name kind"),
         "intake.trouble": _spec("warning", "{name} cannot be taken: {error}", "name error"),
         "stage.started": _spec("info", "{job}: {stage} begins, attempt {attempt}", "job stage attempt"),
         "unit.finished": _spec(

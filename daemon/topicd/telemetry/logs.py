@@ -98,7 +98,7 @@ class _Repeats:
 
     def admit(self, event: Event) -> int | None:
         """Return how many like it were held back before this one, or None to hold this one back too."""
-        fault = (event.name, *(event.fields.get(field) for field in ("cause", "reason", "stage")))
+        fault = (event.name, *(event.fields.get(field) for field in ("cause", "reason", "stage", "name")))
         now_s = self._clock()
         with self._lock:
             since_s, count = self._seen.get(fault, (now_s, 0))

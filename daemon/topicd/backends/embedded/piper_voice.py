@@ -73,7 +73,9 @@ class Voice:
                 pcm += samples
                 cues.append([self._seconds(start), self._seconds(len(pcm)), sentence])
         if not pcm:
-            raise Rejected("nothing_to_speak", "The narration has no words that can be spoken.")
+            raise Rejected(
+                "nothing_to_speak", "The narration has no words that can be spoken.", hint="Give the scene words."
+            )
         return {"cues": cues, "language": self._language}, self._wav(bytes(pcm))
 
     def _pcm(self, sentence: str) -> bytes:

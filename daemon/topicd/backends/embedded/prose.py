@@ -5,15 +5,18 @@ result everywhere. Never does I/O, save reading its own list of stop words once.
 """
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import chain
 from typing import Final
 
 PICTURE_WORDS_MAX: Final = 8
 PHRASE_WORDS_MAX: Final = 16
 GUIDANCE_CHARS_MAX: Final = 100_000
+SENTENCE_CHARS_MAX: Final = 600
 
 _PARAGRAPH_LINE_CHARS: Final = 50
 _SENTENCE_WORDS_MIN: Final = 4
@@ -80,7 +83,7 @@ def read_guidance(text: str) -> Guidance:
     notes: list[str] = []
     aspects: list[str] = []
     for paragraph in _paragraphs(text[:GUIDANCE_CHARS_MAX]):
-        for sentence in sentences(plain(paragraph)):
+        for sentence in chain.from_iterable(map(_pieces, sentences(plain(paragraph)))):
             (notes if _is_told(sentence) else aspects).append(sentence)
     return Guidance(tuple(_closed(note) for note in notes), tuple(aspects))
 
@@ -164,6 +167,13 @@ def _content_words(text: str) -> list[str]:
 def _stem(word: str) -> str:
     bare = re.sub(r"(?:ing|ies|ed|es|s)$", "", word)
     return (bare if len(bare) >= _PREFIX_CHARS_MIN else word)[:_STEM_CHARS]
+
+
+def _pieces(sentence: str) -> list[str]:
+    """Return a sentence in pieces that a voice can take, or nothing when it has no word."""
+    if not re.search(r"\w", sentence):
+        return []
+    return textwrap.wrap(sentence, SENTENCE_CHARS_MAX)
 
 
 def _is_told(sentence: str) -> bool:

@@ -78,7 +78,9 @@ class EmbeddedVoice:
 
     def _check(self, request: SpeechRequest) -> None:
         if not any(character.isalnum() for character in request.text):
-            raise Rejected("nothing_to_speak", "The narration has no words that can be spoken.")
+            raise Rejected(
+                "nothing_to_speak", "The narration has no words that can be spoken.", hint="Give the scene words."
+            )
         if len(request.text) > TEXT_CHARS_MAX:
             raise Rejected(
                 "text_too_long",

@@ -1,0 +1,269 @@
+"""The settings: every bound, every name, and words for what is wrong that tell no secret."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+import topicd.settings
+from topicd.errors import Unusable
+from topicd.settings import PREFIX, Settings, env_name, example, load
+
+REPOSITORY = Path(__file__).parents[2]
+FIELDS: dict[str, FieldInfo] = dict(Settings.model_fields)
+OWNERS = {
+    "OLLAMA_BASE_URL",
+    "OLLAMA_MODEL",
+    "TTS_BASE_URL",
+    "TTS_VOICE",
+    "SD_ENABLED",
+    "SD_BASE_URL",
+    "SSL_VERIFY",
+    "SSL_CA_FILE",
+}
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting is set, and the current directory has no .env."""
+    for name in (env_name(name, info) for name, info in FIELDS.items()):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(**environ: str) -> str:
+    """Return what is said of a wrong environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        with pytest.raises(Unusable) as caught:
+            load()
+    assert caught.value.cause == "settings"
+    assert ".env.example" in caught.value.hint
+    return caught.value.message
+
+
+def loaded(**environ: str) -> Settings:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        return load()
+
+
+def bounds() -> Iterator[tuple[str, str, float, float]]:
+    for name, info in FIELDS.items():
+        found = {key: getattr(rule, key) for rule in info.metadata for key in ("ge", "le") if hasattr(rule, key)}
+        if found:
+            yield name, env_name(name, info), found["ge"], found["le"]
+
+
+NUMBERS = [*bounds()]
+
+
+def test_every_number_has_both_bounds() -> None:
+    numbers = {name for name, info in FIELDS.items() if info.annotation in (int, float)}
+    assert numbers == {name for name, *_ in NUMBERS}
+    assert len(numbers) > 20
+
+
+@pytest.mark.parametrize(("name", "variable", "least", "most"), NUMBERS, ids=[entry[0] for entry in NUMBERS])
+def test_the_bounds_hold(name: str, variable: str, least: float, most: float) -> None:
+    step = 8 if name.endswith("_px") else 1 if FIELDS[name].annotation is int else 0.001
+    for value in (least, most):
+        assert getattr(loaded(**{variable: f"{value}"}), name) == value
+    for value in (least - step, most + step):
+        assert refused(**{variable: f"{value}"}).startswith(f"{variable}='{value}': ")
+    for word in ("", "many", "nan", "inf", "1 s", "0x10"):
+        assert f"{variable}='{word}'" in refused(**{variable: word})
+
+
+@pytest.mark.parametrize(
+    ("variable", "good", "bad"),
+    [
+        ("TOPICD_SCRIPT_BACKEND", ["auto", "ollama", "my.module:Class"], ["", "a b", "module:", ":Class", "os.system"]),
+        ("OLLAMA_BASE_URL", ["", "http://gpu:11434", "https://a.b/c"], ["gpu", "ftp://gpu", "http://", "http:// x"]),
+        ("TTS_BASE_URL", ["", "http://[::1]:5000"], ["http:///x", "//x"]),
+        ("SD_BASE_URL", ["", "http://127.0.0.1:7860"], ["localhost:7860"]),
+        ("SD_ENABLED", ["true", "false", "1", "0", "yes", "off"], ["", "maybe", "2"]),
+        ("SSL_VERIFY", ["true", "FALSE"], ["sometimes"]),
+        ("TOPICD_LANGUAGE", ["en", "pt-BR", "sr-Latn-RS"], ["", "english!", "e", "en_US"]),
+        ("TOPICD_WATCH_MODE", ["auto", "events", "poll"], ["", "Poll", "inotify"]),
+        ("TOPICD_LOG_FORMAT", ["auto", "json", "text"], ["xml"]),
+        ("TOPICD_LOG_LEVEL", ["debug", "error"], ["loud", "INFO"]),
+        ("TOPICD_METRICS_HOST", ["0.0.0.0", "::", "localhost"], ["", "h" * 256]),  # noqa: S104 - a value to be read
+        ("OLLAMA_MODEL", ["", "m" * 200], ["m" * 201]),
+        ("TTS_VOICE", ["", "v" * 100], ["v" * 101]),
+        ("TOPICD_IMAGE_WIDTH_PX", ["256", "1024"], ["257", "1020.5"]),
+    ],
+)
+def test_words_are_bounded_too(variable: str, good: list[str], bad: list[str]) -> None:
+    for value in good:
+        loaded(**{variable: value})
+    for value in bad:
+        assert variable in refused(**{variable: value})
+
+
+def test_every_fault_is_told_in_one_line_each() -> None:
+    lines = refused(TOPICD_SCENES="0", TOPICD_LOG_LEVEL="loud", TOPICD_SETLE_S="1", SSL_VERIFY="maybe").splitlines()
+    assert [re.split("[=:]", line)[0] for line in lines] == [
+        "TOPICD_SETLE_S",
+        "SSL_VERIFY",
+        "TOPICD_SCENES",
+        "TOPICD_LOG_LEVEL",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("TOPICD_SETLE_S", "TOPICD_SETTLE_S"),
+        ("TOPICD_METRIC_PORT", "TOPICD_METRICS_PORT"),
+        ("TOPICD_HOM", "TOPICD_HOME"),
+        ("TOPICD_LOGLEVEL", "TOPICD_LOG_LEVEL"),
+        ("TOPICD_SETTLE_MS", "TOPICD_SETTLE_S"),
+    ],
+)
+def test_a_name_nobody_reads_is_told_with_the_one_that_was_meant(wrong: str, meant: str) -> None:
+    assert refused(**{wrong: "1"}) == f"{wrong}: there is no such setting; did you mean {meant}?"
+
+
+def test_a_name_like_no_other_has_no_suggestion() -> None:
+    assert refused(TOPICD_XQZJW="1") == "TOPICD_XQZJW: there is no such setting"
+
+
+def test_names_of_others_are_none_of_our_business() -> None:
+    settings = loaded(HOME="/nowhere", LANGUAGE="xx:yy", SCENES="999", LOG_LEVEL="loud", TOPIC="x", OLLAMA_HOST="x")
+    assert settings == Settings()
+
+
+def test_owners_names_have_no_prefix_and_all_others_have_it() -> None:
+    names = {env_name(name, info) for name, info in FIELDS.items()}
+    assert {name for name in names if not name.startswith(PREFIX)} == OWNERS
+    settings = loaded(OLLAMA_MODEL="qwen3", SD_ENABLED="true", SSL_VERIFY="false", TTS_VOICE="joe")
+    assert (settings.ollama_model, settings.sd_enabled, settings.ssl_verify, settings.tts_voice) == (
+        "qwen3",
+        True,
+        False,
+        "joe",
+    )
+
+
+@pytest.mark.parametrize("name", sorted(OWNERS))
+def test_an_owners_name_with_the_prefix_is_told(name: str) -> None:
+    assert f"TOPICD_{name}: there is no such setting" in refused(**{f"TOPICD_{name}": "true"})
+
+
+def test_the_file_in_the_current_directory_is_read_and_the_environment_wins(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# mine\nTOPICD_SCENES=7\nTOPICD_LANGUAGE='pt-BR'\nOLLAMA_MODEL=qwen3\nOTHER=1\n")
+    settings = loaded(TOPICD_LANGUAGE="de")
+    assert (settings.scenes, settings.language, settings.ollama_model) == (7, "de", "qwen3")
+
+
+def test_faults_in_the_file_are_told_as_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TOPICD_SETLE_S=1\nTOPICD_SCENES=many\n")
+    told = refused()
+    assert "TOPICD_SETLE_S: there is no such setting" in told
+    assert "TOPICD_SCENES='many'" in told
+
+
+def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"TOPICD_LANGUAGE=mar\xe9\n")
+    assert refused().startswith(".env: ")
+
+
+def test_a_directory_of_that_name_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    assert load() == Settings()
+
+
+def test_the_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().scenes = 3  # type: ignore[misc]
+
+
+def test_without_anything_set_the_defaults_hold() -> None:
+    settings = load()
+    assert settings.input_path == Path("input")
+    assert settings.output_path == Path("output")
+    assert not settings.model_fields_set
+
+
+def test_an_empty_path_is_none() -> None:
+    settings = loaded(TOPICD_INPUT_DIR="", TOPICD_OUTPUT_DIR="/elsewhere", TOPICD_LLM_FILE="", SSL_CA_FILE="")
+    assert (settings.input_dir, settings.llm_file, settings.ssl_ca_file) == (None, None, None)
+    assert settings.output_path == Path("/elsewhere")
+
+
+SECRET = "s3cr3t-pa55"  # noqa: S105 - it is looked for
+
+
+@pytest.mark.parametrize("variable", ["OLLAMA_BASE_URL", "TTS_BASE_URL", "SD_BASE_URL"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"htp://joe:{SECRET}@gpu:11434",
+        f"joe:{SECRET}@gpu:11434",
+        f"http:// joe:{SECRET}@gpu",
+        f"//joe:{SECRET}@gpu",
+        f"https:/joe:{SECRET}@gpu",
+        f"gpu:11434/?token={SECRET}",
+    ],
+)
+def test_a_wrong_address_does_not_tell_its_password(variable: str, value: str) -> None:
+    told = refused(**{variable: value})
+    assert variable in told
+    assert SECRET not in told
+
+
+def test_a_misspelt_name_does_not_tell_its_value() -> None:
+    assert SECRET not in refused(TOPICD_OLLAMA_BASE_URL=f"http://joe:{SECRET}@gpu")
+
+
+def test_a_long_wrong_value_is_cut() -> None:
+    assert len(refused(TOPICD_LANGUAGE="x" * 100_000)) < 1000
+
+
+@pytest.mark.parametrize("value", ["en\x1b[31m", "en\nTOPICD_FAKE: fine"])
+def test_a_wrong_value_is_shown_on_one_line(value: str) -> None:
+    told = refused(TOPICD_LANGUAGE=value)
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 1
+
+
+def test_the_example_is_what_the_code_says() -> None:
+    assert (REPOSITORY / ".env.example").read_text() == example()
+
+
+def test_the_example_uncommented_is_the_defaults(tmp_path: Path) -> None:
+    lines = [re.sub(r"^#(?=[A-Z_]+=)", "", line) for line in example().splitlines()]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    settings = load()
+    assert settings.model_fields_set == set(FIELDS)
+    assert settings.model_dump() == Settings.model_construct().model_dump()
+
+
+UNITS = {"_s": "second", "_bytes_max": "bytes", "_bytes": "bytes", "_px": "pixels", "_port": "port"}
+
+
+@pytest.mark.parametrize(("name", "info"), FIELDS.items(), ids=FIELDS)
+def test_each_description_names_its_unit_or_needs_none(name: str, info: FieldInfo) -> None:
+    text = info.description or ""
+    unit = next((word for ending, word in UNITS.items() if name.endswith(ending)), "")
+    assert unit in text
+    assert text == text.strip()
+    assert "\n" not in text
+    assert 0 < len(text) <= 100
+    if info.annotation in (int, float) and not unit:
+        assert re.search(r"jobs|attempts|times|scenes", text)
+    if info.annotation is float:
+        assert unit == "second"
+
+
+def test_each_setting_is_read_somewhere() -> None:
+    folder = Path(topicd.settings.__file__).parent
+    text = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "settings.py")
+    indirect = {"input_dir", "output_dir"}
+    assert {name for name in FIELDS if f"settings.{name}" not in text and name not in indirect} == set()
