@@ -16,6 +16,10 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
+until grep -q daemon.ready "$log"; do
+    kill -0 "$daemon" 2>/dev/null || { tail -n 5 "$log"; exit 1; }
+    sleep 0.1
+done
 echo "topicd is running (log: .demo/daemon.log); dropping examples/tides.md into .demo/input/"
 folder=$(.venv/bin/topicd add examples/tides.md --wait) || { tail -n 5 "$log"; exit 1; }
 echo "done: $folder"

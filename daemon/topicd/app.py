@@ -62,7 +62,7 @@ class App:
         self._spool, self._store = home.spool, home.store
         self._metrics = Metrics(
             list(Stage),
-            causes=CAUSES,
+            causes=sorted(CAUSES),
             modes=("events", "poll"),
             reasons=WATCH_REASONS,
             version=__version__,

@@ -10,14 +10,12 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
-from topicd import __version__
-from topicd.durable import Durable
+from topicd import __version__, drop
+from topicd.drop import NotATopic
 from topicd.errors import TopicdError, Unusable
 from topicd.home import Home
 from topicd.lock import Taken
@@ -39,8 +37,8 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = {
     OK: "done",
-    FAILED: "the job waited for failed or was held; or `check` found something wrong",
-    USAGE: "the command line is wrong",
+    FAILED: "the job waited for failed or was held; `check` found something wrong; or the disk refused",
+    USAGE: "the command line is wrong, or names no topic",
     NO_JOB: "no job, or more than one, goes by that name",
     NOT_NOW: "the job is not where that can be done (retry of a finished job, release of one not held)",
     TAKEN: "another daemon works on this home",
@@ -59,10 +57,10 @@ def run(home: Home, args: argparse.Namespace) -> int:
 
 def add(home: Home, args: argparse.Namespace) -> int:
     """Drop a topic into input/."""
-    data, name = _topic(args.topic)
+    data, name = drop.read(args.topic, home.settings.topic_bytes_max)
     home.store.open()
     known = frozenset(job for place in (*SPOOL_PLACES, DONE) for job in home.spool.ids(place))
-    path = _drop(home.spool.input, data, name)
+    path = drop.drop(home.spool.input, data, name)
     if not args.wait:
         print(path)
         return OK
@@ -94,20 +92,20 @@ def retry(home: Home, args: argparse.Namespace) -> int:
     for found in chosen:
         with contextlib.suppress(FileNotFoundError):  # someone was faster
             moved = home.store.retry(found)
-            print(f"{moved.id}  goes on in {moved.place}/")
+            print(f"{visible(moved.id)}  goes on in {moved.place}/")
     return OK
 
 
 def hold(home: Home, args: argparse.Namespace) -> int:
     """Put a job aside."""
-    print(f"{home.store.hold(home.spool.find(args.job)).id}  held")
+    print(f"{visible(home.store.hold(home.spool.find(args.job)).id)}  held")
     return OK
 
 
 def release(home: Home, args: argparse.Namespace) -> int:
     """Let a held job go on."""
     moved = home.store.release(home.spool.find(args.job))
-    print(f"{moved.id}  goes on in {moved.place}/")
+    print(f"{visible(moved.id)}  goes on in {moved.place}/")
     return OK
 
 
@@ -122,19 +120,30 @@ def check(home: Home, args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    args = parser().parse_args(argv)
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a path is printed with its own bytes
     try:
-        return int(args.verb(Home.of(load()), args))
+        return _run(argv)
     except TopicdError as error:
         print(f"topicd: {visible_lines(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
+            print(f"  hint: {visible_lines(error.hint)}", file=sys.stderr)
         return _code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `topicd status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        print(f"topicd: {visible_lines(str(error))}", file=sys.stderr)
+        return FAILED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        return int(args.verb(Home.of(load()), args))
+    finally:
+        sys.stdout.flush()  # here, where a reader that is gone is no fault, not at the interpreter's end
 
 
 def parser() -> argparse.ArgumentParser:
@@ -201,6 +210,8 @@ def _json(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _code(error: TopicdError) -> int:
     match error:
+        case NotATopic():
+            return USAGE
         case NoSuchJob():
             return NO_JOB
         case Illegal():
@@ -211,40 +222,6 @@ def _code(error: TopicdError) -> int:
             return CONFIG
         case _:
             return FAILED
-
-
-def _topic(text: str) -> tuple[bytes, str]:
-    """Return the topic's bytes and a name for it."""
-    try:
-        if text == "-":
-            return sys.stdin.buffer.read(), "stdin.md"
-        path = Path(text)
-        if "\n" not in text and len(os.fsencode(text)) < 4096 and path.is_file():  # noqa: PLR2004 - PATH_MAX
-            return path.read_bytes(), path.name if path.suffix.lower() in {".md", ".txt"} else f"{path.name}.md"
-    except OSError as error:
-        raise Unusable("topic_unreadable", f"{text}: {error.strerror}") from error
-    if text.lower().endswith((".md", ".txt")) and len(text.split()) == 1:
-        raise Unusable(
-            "topic_unreadable",
-            f"{text}: there is no such file",
-            hint='to pass the topic itself: topicd add "why the sky is blue"',
-        )
-    return text.encode("utf-8", "surrogateescape"), "topic.md"
-
-
-def _drop(folder: Path, data: bytes, name: str) -> Path:
-    """Put a topic into input/ whole: written aside, then linked to a name that was free (link(2) replaces nothing)."""
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        Durable().write(temporary, data)
-        for stem in (Path(name).stem, *(f"{Path(name).stem}-{secrets.token_hex(3)}" for _ in range(5))):
-            target = folder / f"{stem}{Path(name).suffix}"
-            with contextlib.suppress(FileExistsError):
-                target.hardlink_to(temporary)
-                return target
-    finally:
-        temporary.unlink(missing_ok=True)
-    raise Unusable("input_full", f"no free name for {name} in {folder}")
 
 
 def _failed(home: Home, stage: str | None) -> Iterator[Found]:
@@ -264,9 +241,10 @@ def _print(document: Json, args: argparse.Namespace, as_text: Callable[[Json], I
 
 def _print_reason(home: Home, found: Found) -> None:
     reason = home.spool.read_reason(found.path)
-    print(f"{found.id} is in {found.place}/", file=sys.stderr)
+    print(f"{visible(found.id)} is in {found.place}/", file=sys.stderr)
     if reason:
-        print(f"  {reason.stage} {reason.unit}: {visible(reason.message)}\n  hint: {reason.hint}", file=sys.stderr)
+        lines = (f"{reason.stage} {reason.unit}: {reason.message}", f"hint: {reason.hint}")
+        print("\n".join(f"  {visible(line)}" for line in lines), file=sys.stderr)
 
 
 def _status_text(told: Json) -> Iterator[str]:

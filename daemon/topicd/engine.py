@@ -17,7 +17,7 @@ from typing import Final
 
 from topicd.durable import offload
 from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
-from topicd.gate import StorageGate
+from topicd.gate import StorageGate, unusable_spool
 from topicd.job import Damaged, Job, Trouble
 from topicd.quarantine import Quarantine
 from topicd.spool import DONE
@@ -75,6 +75,7 @@ class Lane:
         self._woken = asyncio.Event()
         self._in_hand = dict[str, asyncio.Task[None]]()
         self._in_work = set[str]()  # those in hand whose end has not begun: only they can be moved away by a person
+        self._stuck = dict[str, float]()  # jobs that could be moved nowhere, and when to try again
         self._closed_until = 0.0
         self._down_wait_s = policy.down_first_s
         self._down_since = 0.0
@@ -108,7 +109,12 @@ class Lane:
         slots = (1 if self.trouble else self._limit) - len(self._in_hand)
         if slots <= 0:
             return None
-        ready = await offload(self._store.ready, self.stage, set(self._in_hand), slots)
+        self._stuck = {name: until for name, until in self._stuck.items() if until > time.monotonic()}
+        try:
+            ready = await offload(self._store.ready, self.stage, {*self._in_hand, *self._stuck}, slots)
+        except OSError as error:
+            self._gate.tell(unusable_spool(error))
+            return STORAGE_WAIT_S
         for name in ready.ids:
             task = asyncio.create_task(self._job(name, suspect=name in ready.suspects), name=f"{self.stage}:{name}")
             self._in_hand[name] = task
@@ -156,10 +162,9 @@ class Lane:
             await offload(
                 self._store.fail_damaged, self.stage, name, Trouble.of(refused, stage=self.stage, at=time.time())
             )
-        except (OSError, StorageTrouble) as worse:
-            self._gate.tell(
-                StorageTrouble("move_refused", f"{refused.message}; nor put aside: {worse}", hint=refused.hint)
-            )
+        except (OSError, StorageTrouble):
+            self._stuck[name] = time.monotonic() + self._policy.down_max_s
+            self._events.emit("job.damaged", job=name, stage=self.stage, error=refused)
         else:
             self._events.emit("job.failed", job=name, stage=self.stage, error=refused, attempt=None)
 
@@ -184,7 +189,10 @@ class Lane:
         began = time.monotonic()
         try:
             await self._run(job)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if not (task := asyncio.current_task()) or not task.cancelling():
+                await self._conclude(job, RuntimeError(f"the work was cancelled by itself: {error!r}"))
+                return
             await self._give_back(job)
             raise
         except Exception as error:  # noqa: BLE001 - sorted by class in one place; what has none is a bug, and is told as one
@@ -214,7 +222,6 @@ class Lane:
         """Do what an error's class says will be done."""
         match error:
             case Rejected():
-                self._backend_answered()
                 await self._fail(job, error)
             case RetryLater():
                 self._backend_answered()
@@ -259,6 +266,8 @@ class Lane:
 
     def _backend_away(self, error: Unavailable | Unusable) -> None:
         """Close the lane for a while, longer each time, and say so."""
+        if time.monotonic() < self._closed_until:
+            return  # jobs that were in hand together count as one look
         wait_s = self._down_wait_s
         if isinstance(error, Unusable):
             wait_s = min(wait_s * UNUSABLE_WAIT_FACTOR, self._policy.down_max_s)

@@ -11,9 +11,19 @@ from typing import Final
 
 from topicd.durable import Durable, free_bytes, offload
 from topicd.errors import StorageTrouble
+from topicd.layout import PROBE
 from topicd.telemetry.events import Events
 
 LOOK_AGAIN_S: Final = 2.0
+
+
+def unusable_spool(error: OSError) -> StorageTrouble:
+    """Return the trouble of a spool that is gone, or that the daemon's user may not use."""
+    return StorageTrouble(
+        "spool_trouble",
+        f"the spool cannot be used: {error.strerror}: {error.filename}",
+        hint="is its file system mounted, and may the daemon's user write there? Work goes on by itself",
+    )
 
 
 class StorageGate:
@@ -41,6 +51,9 @@ class StorageGate:
         except StorageTrouble as error:
             self.tell(error)
             return False
+        except OSError as error:
+            self.tell(unusable_spool(error))
+            return False
         if self.trouble:
             self.trouble = None
             self._events.emit("storage.ok")
@@ -62,6 +75,6 @@ class StorageGate:
             )
 
     def _write(self) -> None:
-        probe = self._root / f".write-{secrets.token_hex(4)}"
+        probe = self._root / f"{PROBE}-{secrets.token_hex(4)}"
         self._durable.write(probe, b"topicd\n")
         self._durable.remove(probe)

@@ -24,6 +24,8 @@ MANIFEST: Final = "manifest.json"
 AUDIO: Final = "audio.wav"
 PAGE: Final = "index.html"
 
+TIME_MAX_S: Final = 253_402_300_799
+"""The end of the year 9999, the last that RFC 3339 can write."""
 JSON_BYTES_MAX: Final = 4_194_304
 
 
@@ -38,7 +40,7 @@ class Damaged(Rejected):
         )
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=0, le=TIME_MAX_S)]
 
 
 @dataclass(frozen=True, slots=True)

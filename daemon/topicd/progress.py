@@ -20,6 +20,7 @@ from topicd.workspace import Workspace
 
 LOOK_S: Final = 0.2
 NO_DAEMON_S: Final = 3.0
+GIVE_UP_S: Final = 30.0
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -66,6 +67,39 @@ class Meter:
             self.out.flush()
 
 
+class NoDaemon(TopicdError):
+    """Nobody works on the home."""
+
+
+class Patience:
+    """Waits for a daemon: says once that there is none, and gives up after a while."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._since: float | None = None
+        self._is_told = False
+
+    def check(self, meter: "Meter") -> None:
+        """Look whether a daemon holds the home.
+
+        Raises:
+            NoDaemon: none has for `GIVE_UP_S`.
+        """
+        now = time.monotonic()
+        if self._store.holder():
+            self._since = None
+            return
+        self._since = self._since or now
+        if now - self._since > GIVE_UP_S:
+            meter.end()
+            raise NoDaemon(
+                "no_daemon", "no daemon is running here", hint="the topic is kept; `topicd run` goes on with it"
+            )
+        if now - self._since > NO_DAEMON_S and not self._is_told:
+            self._is_told = True
+            meter.note("no daemon is running here; start one with `topicd run`")
+
+
 def find_source(spool: Spool, source: str, known: frozenset[str]) -> Found | None:
     """Return the job made from a file of that name that was not there before."""
     for place in (*SPOOL_PLACES, DONE):
@@ -80,8 +114,12 @@ def find_source(spool: Spool, source: str, known: frozenset[str]) -> Found | Non
 
 
 def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: Meter) -> Found:
-    """Watch a dropped file until its job is done, failed or held; return where it ended."""
-    job, asked_at = "", time.monotonic() + NO_DAEMON_S
+    """Watch a dropped file until its job is done, failed or held; return where it ended.
+
+    Raises:
+        NoDaemon: no daemon has worked on the home for a while.
+    """
+    job, patience = "", Patience(store)
     while True:
         found = _look(spool, job) if job else find_source(spool, source, known)
         if found:
@@ -96,9 +134,7 @@ def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: 
                 return found
         else:
             meter.show("", 0, 0)
-            if time.monotonic() > asked_at and not store.holder():
-                meter.note("no daemon is running here; start one with `topicd run`")
-                asked_at = float("inf")
+        patience.check(meter)
         time.sleep(LOOK_S)
 
 

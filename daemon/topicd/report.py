@@ -19,7 +19,7 @@ from topicd import job as files
 from topicd.durable import free_bytes
 from topicd.errors import TopicdError
 from topicd.intake import look
-from topicd.job import Job, Scenes
+from topicd.job import Job, Scenes, Trouble
 from topicd.spool import DONE, Found, Spool
 from topicd.states import Aside, Stage
 from topicd.store import Store
@@ -88,7 +88,7 @@ class Report:
                 del shown[inner]
         else:
             shown["damaged"] = job.message
-        shown["reason"] = asdict(reason) if reason else None
+        shown |= {"reason": asdict(reason) if reason else None, "progress": None, "products": []}
         with contextlib.suppress(TopicdError):
             shown["progress"] = progress(found, space) if found.place in list(Stage) else None
             shown["products"] = [asdict(product) for product in space.manifest.products]
@@ -113,6 +113,9 @@ class Report:
             "stage": found.place,
             "state": "damaged",
             "source": "",
+            "unit": "",
+            "n": 0,
+            "of": 0,
             "error": None,
             "next_try": "",
         }
@@ -134,7 +137,8 @@ class Report:
     def _failure(self, name: str) -> Json:
         path = self._spool.place(Aside.FAILED) / name
         reason = self._spool.read_reason(path)
-        return {"job": name, **(asdict(reason) if reason else {"message": "reason.json is missing", "hint": ""})}
+        reason = reason or Trouble("", "", "", "reason_missing", "reason.json is missing", "look at the job's folder")
+        return {"job": name, **asdict(reason)}
 
     def _input(self) -> Json:
         try:
@@ -157,8 +161,8 @@ def _ask_ready(holder: Mapping[str, object]) -> Json:
             body = answer.read(65_536)
     except (OSError, ValueError) as error:
         return {"ok": False, "why": [f"the daemon does not answer: {error}"]}
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(body)
-        if isinstance(said, dict):
-            return said
+        if isinstance(said, dict) and isinstance(said.get("why"), list):
+            return {"ok": said.get("ok") is True, "why": [str(why) for why in said["why"]]}
     return {"ok": False, "why": ["the daemon's answer cannot be read"]}

@@ -10,7 +10,7 @@ all others begin with `TOPICD_`.
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +23,7 @@ from topicd.errors import Unusable
 
 PREFIX = "TOPICD_"
 ENV_FILE = Path(".env")
+VALUE_CHARS_MAX = 100
 
 
 def _empty_is_none(value: object) -> object:
@@ -189,9 +190,12 @@ def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
     except (OSError, UnicodeDecodeError):
         return  # told by the reading itself
     for name in sorted({*environ, *in_file}):
-        if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            yield f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper not in known:
+            near = difflib.get_close_matches(
+                upper.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1
+            )
+            yield f"{name}: there is no such setting" + (f"; did you mean {_prefixed(near[0], known)}?" if near else "")
 
 
 def _told(error: ValidationError | OSError | UnicodeDecodeError) -> Iterator[str]:
@@ -202,7 +206,19 @@ def _told(error: ValidationError | OSError | UnicodeDecodeError) -> Iterator[str
     for fault in error.errors(include_url=False):
         place = str(fault["loc"][0]) if fault["loc"] else "settings"
         name = names.get(place, place if place.isupper() else PREFIX + place.upper())
-        yield f"{name}={fault['input']!r}: {fault['msg'].lower()}"
+        why = "an address begins with http:// or https://" if name.endswith("_URL") else fault["msg"].lower()
+        yield f"{name}={_told_value(str(fault['input']))!r}: {why}"
+
+
+def _told_value(value: str) -> str:
+    """Return a wrong value fit to be shown: short, and without what in an address may be a secret."""
+    secret, at, bare = value.rpartition("@")
+    bare = (f"…@{bare}" if at else secret or bare).partition("?")[0]
+    return bare if len(bare) <= VALUE_CHARS_MAX else f"{bare[:VALUE_CHARS_MAX]}…"
+
+
+def _prefixed(name: str, known: Collection[str]) -> str:
+    return name if name in known else PREFIX + name
 
 
 def example() -> str:

@@ -1,0 +1,127 @@
+"""What `topicd add` does: a person's words or file become a file in `input/`, whole from its first instant.
+
+Owns the reading of what was given and the name it gets. Promises that nothing is dropped which the daemon would leave
+alone or refuse for its size, that no file is replaced, and that a reader of `input/` never sees half a topic.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+from topicd.durable import Durable
+from topicd.errors import Rejected, TopicdError, Unusable
+from topicd.topic import is_topic_name
+
+NAME_BYTES_MAX: Final = 255
+SUFFIXES: Final = (".md", ".txt")
+NO_FILE: Final = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.ENOENT)
+NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+NAMES_TRIED_MAX: Final = 5
+
+
+class NotATopic(TopicdError):
+    """What was given on the command line is no topic."""
+
+
+def read(given: str, bytes_max: int) -> tuple[bytes, str]:
+    """Return the topic's bytes and a name for it.
+
+    Args:
+        given: a file, `-` for standard input, or the topic's own words.
+        bytes_max: the most a topic may have.
+
+    Raises:
+        NotATopic: there is no such file, it is a directory, or it cannot be read.
+        Rejected: it has more bytes than a topic may have.
+    """
+    if given == "-":
+        return _limited(sys.stdin.buffer.read(bytes_max + 1), bytes_max), "stdin.md"
+    path = Path(given)
+    try:
+        if not _exists(path):
+            return _words(given, bytes_max)
+        with path.open("rb") as file:
+            return _limited(file.read(bytes_max + 1), bytes_max), _name(path)
+    except OSError as error:
+        raise NotATopic("topic_unreadable", f"{given}: {error.strerror}") from error
+
+
+def drop(folder: Path, data: bytes, name: str) -> Path:
+    """Put a topic into `input/` under its name, or one like it that is free.
+
+    Raises:
+        StorageTrouble: the disk is full or read-only.
+        Unusable: no name is free.
+    """
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    stem, suffix = Path(name).stem, Path(name).suffix
+    try:
+        Durable().write(temporary, data)
+        for end in ("", *(f"-{secrets.token_hex(3)}" for _ in range(NAMES_TRIED_MAX))):
+            target = folder / f"{_cut(stem, NAME_BYTES_MAX - len(end) - len(suffix))}{end}{suffix}"
+            if _place(temporary, target):
+                return target
+    finally:
+        temporary.unlink(missing_ok=True)
+    raise Unusable("input_full", f"no free name for {name} in {folder}")
+
+
+def _place(temporary: Path, target: Path) -> bool:
+    """Link, which replaces nothing (link(2)); where the file system has no links, rename to a name that is free."""
+    try:
+        target.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS or target.exists():
+            raise
+        Durable().rename(temporary, target)
+    return True
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except ValueError:  # a NUL
+        return False
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return False
+    return True
+
+
+def _words(given: str, bytes_max: int) -> tuple[bytes, str]:
+    if given.lower().endswith(SUFFIXES) and len(given.split()) == 1:
+        hint = 'to pass the topic itself: topicd add "why the sky is blue"'
+        raise NotATopic("topic_missing", f"{given}: there is no such file", hint=hint)
+    return _limited(given.encode("utf-8", "surrogateescape"), bytes_max), "topic.md"
+
+
+def _name(path: Path) -> str:
+    """Return a name that the daemon takes: it leaves hidden and temporary files alone."""
+    name = path.name.lstrip(".~$") or "topic"
+    if not name.lower().endswith(SUFFIXES):
+        name = f"{name}.md"
+    return name if is_topic_name(name) else "topic.md"
+
+
+def _limited(data: bytes, bytes_max: int) -> bytes:
+    if len(data) > bytes_max:
+        raise Rejected(
+            "topic_too_large",
+            f"the topic has more than {bytes_max:,} bytes",
+            hint="shorten it, or raise TOPICD_TOPIC_BYTES_MAX",
+        )
+    return data
+
+
+def _cut(stem: str, bytes_max: int) -> str:
+    """Return the stem cut to a number of bytes, at a whole character."""
+    with contextlib.suppress(ValueError):
+        return os.fsencode(stem)[:bytes_max].decode("utf-8", "ignore") if len(os.fsencode(stem)) > bytes_max else stem
+    return "topic"

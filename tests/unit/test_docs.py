@@ -1,0 +1,80 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from topicd.cli import EXIT_CODES
+from topicd.errors import CAUSES
+from topicd.settings import example
+from topicd.states import MOVES, STATES
+
+TOP = Path(__file__).resolve().parents[2]
+ARCHITECTURE = (TOP / "docs" / "ARCHITECTURE.md").read_text()
+README = (TOP / "README.md").read_text()
+
+
+def between(text: str, name: str) -> list[str]:
+    found = re.search(rf"<!-- {name}: begin.*?-->\n(.*?)<!-- {name}: end -->", text, re.DOTALL)
+    assert found, name
+    return [line for line in found[1].splitlines() if line]
+
+
+def test_the_state_table_is_the_code() -> None:
+    rows = [f"| {state.key} | {state.exists} | {state.meaning} | {state.after_crash} |" for state in STATES]
+    assert between(ARCHITECTURE, "states")[2:] == rows
+
+
+def test_the_move_table_is_the_code() -> None:
+    rows = [f"| `{move.verb}` | {move.source} | {move.target} | {move.guarantee} |" for move in MOVES]
+    assert between(ARCHITECTURE, "moves")[2:] == rows
+
+
+def test_the_exit_codes_are_the_code() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE)
+    assert {int(code) for code, _ in rows} == set(EXIT_CODES)
+    for code, meaning in rows:
+        assert EXIT_CODES[int(code)].startswith(meaning), code
+
+
+def test_the_example_of_settings_is_the_code() -> None:
+    assert (TOP / ".env.example").read_text() == example()
+
+
+def test_every_module_has_its_paragraph() -> None:
+    named = set(re.findall(r"`(?:[a-z_]+/)?([a-z_0-9]+)\.py`", ARCHITECTURE))
+    package = TOP / "daemon" / "topicd"
+    modules = {
+        path.stem for path in (*package.glob("*.py"), *(package / "stages").glob("*.py")) if path.stem != "__init__"
+    }
+    assert modules - {"base"} <= named, modules - named
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (TOP / "README.md", *(TOP / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_names_every_verb() -> None:
+    done = subprocess.run([sys.executable, "-m", "topicd.cli", "--help"], capture_output=True, text=True, check=True)
+    verbs = re.findall(r"^    ([a-z]+) {2,}", done.stdout, re.MULTILINE)
+    assert len(verbs) >= 8
+    for verb in verbs:
+        assert f"`{verb}" in README, verb
+
+
+CAUSE = re.compile(r"\b(?:RetryLater|Rejected)[(,]\s*\"([a-z0-9_]+)\"")
+
+
+def test_every_cause_of_failure_is_a_label() -> None:
+    sources = [path.read_text() for path in (TOP / "daemon" / "topicd").rglob("*.py")]
+    found = {cause for source in sources for cause in CAUSE.findall(source)}
+    assert len(found) > 20
+    assert found <= set(CAUSES), found - set(CAUSES)
+
+
+@pytest.mark.parametrize("path", [TOP / "constraints.txt"])
+def test_pins_carry_no_address(path: Path) -> None:
+    assert "://" not in re.sub(r"^#.*$", "", path.read_text(), flags=re.MULTILINE)
