@@ -131,7 +131,7 @@ class App:
         self._is_ready = True
         jobs = sum(len(self._spool.ids(stage)) for stage in Stage)
         self._events.emit("daemon.ready", seconds=round(time.monotonic() - self._begun, 3), jobs=jobs)
-        notify(ready=1, status=f"{jobs} jobs to do")
+        notify(ready=1, status="ready")
 
     async def _recovered(self) -> list[str]:
         """Recover; while the disk does not let us, be there and not ready."""
@@ -166,10 +166,9 @@ class App:
             task.cancel()
         await asyncio.wait(tasks, timeout=self._settings.stop_timeout_s)
         parts: list[Backend | Worker] = [*self._backends.each().values(), self._press]
-        for part in parts:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.stop_timeout_s):
-                    await part.aclose()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stop_timeout_s):
+                await asyncio.gather(*(part.aclose() for part in parts), return_exceptions=True)
         self._events.emit("daemon.stopped", seconds=round(time.monotonic() - began, 3))
 
     async def _stop_when_drained(self) -> None:

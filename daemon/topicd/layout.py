@@ -6,6 +6,7 @@ and renames, not by mode bits or device numbers, and to leave nothing behind.
 
 import contextlib
 import errno
+import os
 import time
 from pathlib import Path
 from typing import Final
@@ -74,5 +75,5 @@ def _make(path: Path, durable: Durable, mark: str) -> None:
         raise Unusable(
             "home_unusable",
             f"cannot make or write {path.absolute()}: {error.strerror}",
-            hint="TOPICD_HOME must be a directory that the daemon's user may write",
+            hint=f"the user that runs this (uid {os.geteuid()}) must be able to make and write it; see TOPICD_HOME",
         ) from error

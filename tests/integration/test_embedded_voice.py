@@ -131,3 +131,11 @@ async def test_a_call_that_takes_too_long_is_cut() -> None:
         await backend.speak(REQUEST)
     assert caught.value.cause == "worker_timeout"
     await backend.aclose()
+
+
+async def test_the_runtime_does_not_report_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = make()
+    await made.speak(REQUEST)
+    await made.aclose()
+    assert list(tmp_path.rglob("*")) == [], "onnxruntime writes a device id where it reports from"

@@ -20,6 +20,8 @@ from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Una
 STDERR_BYTES_KEPT: Final = 2_000
 END_TIMEOUT_S: Final = 2.0
 
+# onnxruntime reports home unless told not to before it is loaded, and writes a device id into the home directory.
+_QUIET: Final = {"ORT_DISABLE_TELEMETRY": "1"}
 _CHUNK_BYTES: Final = 64 * 1024
 _ERRORS: Final[dict[str, type[TopicdError]]] = {
     kind.__name__: kind for kind in (RetryLater, Unavailable, Rejected, Unusable, StorageTrouble)
@@ -166,6 +168,7 @@ class _Child:
             stderr=asyncio.subprocess.PIPE,
             limit=_CHUNK_BYTES,
             process_group=0,
+            env={**os.environ, **_QUIET},
         )
         return cls(process)
 

@@ -69,7 +69,14 @@ def build(target: str, options: Mapping[str, object]) -> object:
     try:
         return getattr(importlib.import_module(module), name)(**options)
     except ImportError as error:
-        raise Unusable("embedded_missing", f"A package is missing: {error}.", hint=INSTALL_HINT) from error
+        raise Unusable("embedded_missing", f"A package is missing: {error}.", hint=_install_hint(error)) from error
+
+
+def _install_hint(error: ImportError) -> str:
+    """Return what to install: a shared library comes from the system, not from the package index."""
+    if "libgomp" in str(error):
+        return "apt install libgomp1"
+    return "install that library with the system's packages" if ".so" in str(error) else INSTALL_HINT
 
 
 def answer(instance: object, request: Mapping[str, Any]) -> bytes:
