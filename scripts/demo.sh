@@ -2,12 +2,12 @@
 # Start a daemon on a home of its own, drop examples/tides.md, show its way, print the finished folder.
 set -eu
 cd "$(dirname "$0")/.."
-TOPICD_HOME=$PWD/.demo TOPICD_METRICS_PORT=0
-export TOPICD_HOME TOPICD_METRICS_PORT
+export TOPICD_HOME="$PWD/.demo" TOPICD_METRICS_PORT=0 TOPICD_LOG_LEVEL=info
 mkdir -p "$TOPICD_HOME"
 log=$TOPICD_HOME/daemon.log
 
-.venv/bin/topicd run 2>"$log" &
+: >"$log"
+.venv/bin/topicd run 2>>"$log" &
 daemon=$!
 stop() {
     kill "$daemon" 2>/dev/null || true
