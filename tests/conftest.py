@@ -11,9 +11,9 @@ from rig.daemon import FAKES, QUICK, Home
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With TOPICD_NO_SKIPS set, what would be skipped fails: a machine that lacks a part must not look green."""
+    """With NO_SKIPS set, what would be skipped fails: a machine that lacks a part must not look green."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("TOPICD_NO_SKIPS"):
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("NO_SKIPS"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and skips are failures here: {call.excinfo and call.excinfo.value}"
     return report

@@ -1,5 +1,6 @@
 """The settings: every bound, every name, and words for what is wrong that tell no secret."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,9 @@ OWNERS = {
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting is set, and the current directory has no .env."""
-    for name in (env_name(name, info) for name, info in FIELDS.items()):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(PREFIX) or name in OWNERS:
+            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 
@@ -206,6 +208,7 @@ SECRET = "s3cr3t-pa55"  # noqa: S105 - it is looked for
     [
         f"htp://joe:{SECRET}@gpu:11434",
         f"joe:{SECRET}@gpu:11434",
+        f"htp://joe:{SECRET}/word@gpu",
         f"http:// joe:{SECRET}@gpu",
         f"//joe:{SECRET}@gpu",
         f"https:/joe:{SECRET}@gpu",

@@ -1,0 +1,795 @@
+"""The engine on a real store: what each kind of error leads to, how many at once, and that it never spins."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes.backends import Fake
+from topicd.durable import Durable
+from topicd.engine import Engine, Policy
+from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
+from topicd.gate import StorageGate
+from topicd.job import Job, Trouble
+from topicd.spool import DONE, Spool
+from topicd.states import SPOOL_PLACES, Aside, Stage
+from topicd.store import Ready, Store
+from topicd.telemetry.events import Event, Events
+from topicd.workspace import Workspace
+
+LIMIT_S = 20.0
+QUICK = Policy(attempts_max=3, crashes_max=3, retry_first_s=0.1, retry_max_s=10, down_first_s=0.1, down_max_s=10)
+Way = Callable[[Job], Awaitable[None]]
+
+
+class Kept:
+    """A sink that keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def see(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, name: str) -> list[Event]:
+        return [event for event in self.events if event.name == name]
+
+
+async def until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+class Work:
+    """A stage whose way with a job is the test's."""
+
+    def __init__(self, *ways: Way) -> None:
+        self.backend = Fake()
+        self.ways = list(ways)
+        self.calls: list[tuple[float, str]] = []
+        self.now: set[str] = set()
+        self.most = 0
+
+    async def run(self, job: Job, space: Workspace) -> None:
+        """Go the next way; the last one for ever."""
+        assert space.path.name == job.id
+        self.calls.append((time.monotonic(), job.id))
+        way = self.ways.pop(0) if len(self.ways) > 1 else (self.ways or [good])[0]
+        self.now.add(job.id)
+        self.most = max(self.most, len(self.now))
+        try:
+            await way(job)
+        finally:
+            self.now.discard(job.id)
+
+    @property
+    def ids(self) -> list[str]:
+        return [name for _, name in self.calls]
+
+    def gaps(self) -> list[float]:
+        return [after - before for (before, _), (after, _) in zip(self.calls, self.calls[1:], strict=False)]
+
+
+async def good(_: Job) -> None:
+    await asyncio.sleep(0)
+
+
+def takes(seconds: float) -> Way:
+    async def way(_: Job) -> None:
+        await asyncio.sleep(seconds)
+
+    return way
+
+
+def waits(event: asyncio.Event) -> Way:
+    async def way(_: Job) -> None:
+        await event.wait()
+
+    return way
+
+
+def raises(error: BaseException) -> Way:
+    async def way(_: Job) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    return way
+
+
+class Counting(Store):
+    """A store that counts how often it is asked what may be begun."""
+
+    looks = 0
+
+    def ready(self, stage: Stage, busy: Collection[str], limit: int) -> Ready:
+        self.looks += 1
+        return super().ready(stage, busy, limit)
+
+
+class Rig:
+    """An engine on a home of its own."""
+
+    def __init__(
+        self,
+        home: Path,
+        works: Mapping[Stage, Work] | None = None,
+        *,
+        limit: int = 1,
+        policy: Policy = QUICK,
+        store: Callable[[Spool, Durable], Store] = Counting,
+    ) -> None:
+        self.spool = Spool(home=home, input_dir=home / "input", output_dir=home / "output")
+        self.store = store(self.spool, Durable())
+        self.store.open()
+        self.kept = Kept()
+        events = Events([self.kept])
+        self.gate = StorageGate(root=self.spool.root, durable=self.store.durable, events=events, min_free_bytes=0)
+        self.works = {stage: (works or {}).get(stage, Work()) for stage in Stage}
+        self.engine = Engine(
+            store=self.store,
+            works=self.works,
+            limits=dict.fromkeys(Stage, limit),
+            events=events,
+            gate=self.gate,
+            policy=policy,
+        )
+
+    def claim(self, name: str = "a.md", stage: Stage = Stage.SCRIPTS) -> str:
+        """Make a job, waiting in a stage."""
+        (self.spool.input / name).write_text("# Topic\n")
+        job = self.store.claim(self.spool.input / name, sha256="", size=8)
+        if stage != Stage.SCRIPTS:
+            (self.spool.place(Stage.SCRIPTS) / job.id).rename(self.spool.place(stage) / job.id)
+        return job.id
+
+    def claims(self, count: int, stage: Stage = Stage.SCRIPTS) -> list[str]:
+        return [self.claim(f"{number}.md", stage) for number in range(count)]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.engine.run())
+        try:
+            yield
+            assert not task.done(), task.exception()
+        finally:
+            task.cancel()
+            await asyncio.wait([task], timeout=LIMIT_S)
+            assert task.done(), "it stops when it is told to"
+
+    def where(self, name: str) -> list[str]:
+        return [str(place) for place in (*SPOOL_PLACES, DONE) if (self.spool.place(place) / name).is_dir()]
+
+    def job(self, name: str) -> Job:
+        [place] = self.where(name)
+        return self.spool.read_job(self.spool.place(place) / name)
+
+    def reason(self, name: str) -> Trouble:
+        reason = self.spool.read_reason(self.spool.place(Aside.FAILED) / name)
+        assert reason
+        return reason
+
+    async def failed(self, *names: str) -> None:
+        await until(lambda: all(self.where(name) == ["failed"] for name in names), f"{names} in failed/")
+
+    async def done(self, *names: str) -> None:
+        await until(lambda: all(self.where(name) == ["output"] for name in names), f"{names} done")
+
+    async def told(self, event: str, times: int = 1) -> list[Event]:
+        await until(lambda: len(self.kept.of(event)) >= times, f"{event} {times} times")
+        return self.kept.of(event)
+
+
+def die(spool: Spool, stage: Stage, *names: str) -> None:
+    """Begin jobs as a daemon does that then dies."""
+    dead = Store(spool, Durable())
+    for name in names:
+        dead.begin(stage, name)
+
+
+async def test_a_job_goes_all_the_way(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    name = rig.claim()
+    async with rig.running():
+        await rig.done(name)
+        await rig.told("job.done")
+    steps = [(event.name, event.fields.get("stage")) for event in rig.kept.events]
+    assert steps == [
+        *((step, stage) for stage in Stage for step in ("stage.started", "stage.finished")),
+        ("job.done", None),
+    ]
+    assert rig.job(name).attempts == dict.fromkeys(Stage, 1)
+    assert rig.kept.of("job.done")[0].fields["output"] == f"output/{name}"
+
+
+async def test_rejected_fails_at_once_and_the_next_goes_on(tmp_path: Path) -> None:
+    rejected = Rejected("prompt_refused", "the model refuses", hint="say it otherwise", unit="script")
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(rejected), good)})
+    bad, fine = rig.claims(2)
+    async with rig.running():
+        await rig.failed(bad)
+        await rig.done(fine)
+    reason = rig.reason(bad)
+    assert (reason.stage, reason.unit, reason.cause, reason.message, reason.hint, reason.next_try) == (
+        "scripts",
+        "script",
+        "prompt_refused",
+        "the model refuses",
+        "say it otherwise",
+        "",
+    )
+    assert rig.works[Stage.SCRIPTS].ids.count(bad) == 1
+    assert rig.job(bad).begun is None
+
+
+async def test_retry_later_is_tried_again_later_each_time_then_fails(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(RetryLater("no_luck", "no luck", hint="wait")))})
+    name = rig.claim()
+    async with rig.running():
+        await rig.failed(name)
+    work = rig.works[Stage.SCRIPTS]
+    assert len(work.calls) == QUICK.attempts_max
+    assert [gap >= least for gap, least in zip(work.gaps(), (0.1, 0.2), strict=True)] == [True, True]
+    assert rig.job(name).attempts["scripts"] == QUICK.attempts_max
+    assert (rig.reason(name).cause, rig.reason(name).next_try) == ("no_luck", "")
+    assert [event.fields["attempt"] for event in rig.kept.of("job.deferred")] == [1, 2]
+
+
+async def test_the_wait_is_on_disk_with_its_reason_and_holds_after_a_restart(tmp_path: Path) -> None:
+    slow = replace(QUICK, retry_first_s=600, retry_max_s=3600)
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(RetryLater("no_luck", "no luck")))}, policy=slow)
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("job.deferred")
+    job = rig.job(name)
+    assert 590 < job.not_before_s - time.time() <= 660
+    assert job.begun is None
+    assert job.last_error
+    assert (job.last_error.cause, bool(job.last_error.next_try)) == ("no_luck", True)
+    again = Rig(tmp_path, policy=slow)
+    other = again.claim("b.md")
+    async with again.running():
+        await again.done(other)
+        assert again.where(name) == ["scripts"], "a deferred job holds nobody up, and is not begun early"
+    assert not again.job(name).crashes
+
+
+async def test_a_server_that_asks_for_more_time_gets_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(RetryLater("busy", "too many requests", after_s=900)))})
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("job.deferred")
+    assert rig.job(name).not_before_s - time.time() > 890
+
+
+@pytest.mark.parametrize(
+    ("attempts", "asked_s", "least_s", "most_s"),
+    [
+        (1, None, 30, 33),
+        (2, None, 60, 66),
+        (3, None, 120, 132),
+        (20, None, 3600, 3960),
+        (10_000, None, 3600, 3960),
+        (1, 7.0, 30, 33),
+        (1, 500.0, 500, 500),
+    ],
+)
+def test_waits_double_are_spread_and_have_a_bound(
+    attempts: int, asked_s: float | None, least_s: float, most_s: float
+) -> None:
+    policy = replace(QUICK, retry_first_s=30, retry_max_s=3600)
+    waits_s = [policy.retry_in_s(attempts, asked_s) for _ in range(100)]
+    assert least_s <= min(waits_s) <= max(waits_s) <= most_s
+    assert len(set(waits_s)) > 1 or asked_s == most_s
+
+
+@pytest.mark.parametrize("error", [Unavailable("refused", "it is off"), Unusable("no_model", "no such model")])
+async def test_a_backend_that_is_away_costs_no_attempt_and_is_asked_less_and_less_often(
+    tmp_path: Path, error: TopicdError
+) -> None:
+    policy = replace(QUICK, attempts_max=1, down_first_s=0.1, down_max_s=0.4)
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(*[raises(error)] * 5, good)}, policy=policy)
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("backend.unavailable", 2)
+        await until(lambda: rig.job(name).begun is None, "it is given back")
+        assert rig.job(name).attempts == {"scripts": 0}
+        assert rig.engine.lanes[Stage.SCRIPTS].trouble is error
+        await rig.told("backend.available")
+        await rig.done(name)
+    factor = 4 if isinstance(error, Unusable) else 1
+    least = [min(0.1 * 2**n * factor, 0.4) for n in range(5)]
+    assert all(gap >= wait for gap, wait in zip(rig.works[Stage.SCRIPTS].gaps(), least, strict=True))
+    assert rig.engine.lanes[Stage.SCRIPTS].trouble is None
+    assert rig.job(name).attempts["scripts"] == 1
+    assert not rig.kept.of("job.failed")
+
+
+async def test_one_stage_that_waits_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(Unavailable("refused", "it is off")))})
+    stuck, free = rig.claim("a.md"), rig.claim("b.md", Stage.AUDIO)
+    async with rig.running():
+        await rig.told("backend.unavailable")
+        await rig.done(free)
+    assert rig.where(stuck) == ["scripts"]
+
+
+async def test_a_backend_that_was_away_is_asked_with_one_job_then_all_go(tmp_path: Path) -> None:
+    up = asyncio.Event()
+
+    async def way(_: Job) -> None:
+        await asyncio.sleep(0.02)
+        if not up.is_set():
+            raise Unavailable("refused", "it is off")
+
+    work = Work(way)
+    policy = replace(QUICK, down_first_s=0.1, down_max_s=0.1)
+    rig = Rig(tmp_path, {Stage.SCRIPTS: work}, limit=4, policy=policy)
+    names = rig.claims(8)
+    async with rig.running():
+        await rig.told("backend.unavailable")
+        assert work.most == 4
+        await until(lambda: not work.now, "all four are back")
+        work.most = 0
+        first = len(work.calls)
+        await until(lambda: len(work.calls) >= first + 3, "three more looks")
+        assert work.most == 1, "one job asks for all"
+        assert set(work.ids[first:]) == {names[0]}, "the oldest"
+        up.set()
+        await rig.done(*names)
+        assert work.most == 4
+    assert len(rig.kept.of("backend.available")) == 1
+
+
+async def test_jobs_that_find_it_away_together_count_as_one_look(tmp_path: Path) -> None:
+    policy = replace(QUICK, down_first_s=0.2, down_max_s=1000)
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(Unavailable("refused", "it is off")))}, limit=8, policy=policy)
+    rig.claims(8)
+    async with rig.running():
+        work = rig.works[Stage.SCRIPTS]
+        await until(lambda: len(work.calls) == 8 and not work.now, "all have found it away")
+        # Eight doublings from 0.2 s would be a wait of 25 s.
+        await until(lambda: len(work.calls) > 8, "the next look", 5)
+        assert work.gaps()[-1] >= 0.15
+    assert len(rig.kept.of("backend.unavailable")) <= 2, "and are told once"
+
+
+async def test_the_time_a_server_names_is_kept_up_to_the_bound(tmp_path: Path) -> None:
+    errors = [Unavailable("loading", "it is loading", after_s=after_s) for after_s in (0.4, 3600.0)]
+    policy = replace(QUICK, down_first_s=0.05, down_max_s=0.6)
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(*map(raises, errors), good)}, policy=policy)
+    name = rig.claim()
+    async with rig.running():
+        await rig.done(name)
+    first, second = rig.works[Stage.SCRIPTS].gaps()
+    assert first >= 0.4
+    assert second >= 0.6
+
+
+async def test_storage_trouble_pauses_everything_and_goes_on_by_itself(tmp_path: Path) -> None:
+    full = StorageTrouble("disk_full", "no space left", hint="free some")
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(full), good)}, policy=replace(QUICK, attempts_max=1))
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("storage.trouble")
+        await until(lambda: rig.job(name).attempts == {"scripts": 0}, "the attempt is given back")
+        other = rig.claim("b.md", Stage.AUDIO)
+        rig.engine.hint(Stage.AUDIO)
+        assert rig.gate.trouble
+        await rig.told("storage.ok")
+        await rig.done(name, other)
+    assert len(rig.kept.of("storage.trouble")) == 1
+    told = [event.name for event in rig.kept.events]
+    assert "stage.started" not in told[told.index("storage.trouble") : told.index("storage.ok")]
+
+
+class Full(Store):
+    """A store on a disk that is full for its first calls of one verb."""
+
+    verb = "finish"
+    left = 1
+
+    def _full(self, verb: str) -> None:
+        if verb == self.verb and self.left:
+            self.left -= 1
+            raise StorageTrouble("disk_full", "no space left", hint="free some")
+
+    def begin(self, stage: Stage, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as the store's
+        self._full("begin")
+        return super().begin(stage, name)
+
+    def finish(self, stage: Stage, job: Job, seconds: float) -> Path:
+        self._full("finish")
+        return super().finish(stage, job, seconds)
+
+    def fail(self, stage: Stage, job: Job, trouble: Trouble) -> None:
+        self._full("fail")
+        super().fail(stage, job, trouble)
+
+    def defer(self, stage: Stage, job: Job, trouble: Trouble, not_before_s: float) -> None:
+        self._full("defer")
+        super().defer(stage, job, trouble, not_before_s)
+
+    def give_back(self, stage: Stage, job: Job) -> None:
+        self._full("give_back")
+        super().give_back(stage, job)
+
+
+@pytest.mark.parametrize(
+    ("verb", "ways"),
+    [
+        ("begin", [good]),
+        ("finish", [good]),
+        ("defer", [raises(RetryLater("no_luck", "no luck")), good]),
+        ("give_back", [raises(Unavailable("refused", "it is off")), good]),
+    ],
+)
+async def test_a_disk_that_is_full_at_a_move_costs_neither_attempt_nor_crash(
+    tmp_path: Path, verb: str, ways: list[Way]
+) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(*ways)}, store=Full)
+    assert isinstance(rig.store, Full)
+    rig.store.verb = verb
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("storage.trouble")
+        await rig.done(name)
+    job = rig.job(name)
+    assert not job.crashes
+    assert job.attempts["scripts"] <= len(ways)
+    assert not rig.kept.of("job.failed")
+
+
+async def test_a_disk_that_is_full_when_a_job_fails_is_a_pause_and_the_job_fails_later(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(Rejected("no", "no")))}, store=Full)
+    assert isinstance(rig.store, Full)
+    rig.store.verb = "fail"
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("storage.trouble")
+        await rig.failed(name)
+    assert rig.reason(name).cause == "no"
+
+
+async def test_a_job_that_a_person_moves_away_in_mid_work_is_let_go(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.AUDIO: Work(waits(asyncio.Event()), good)})
+    name = rig.claim(stage=Stage.AUDIO)
+    other = rig.claim("b.md", Stage.AUDIO)
+    async with rig.running():
+        await until(lambda: rig.works[Stage.AUDIO].now, "it is in work")
+        move(rig, name, Stage.AUDIO, Aside.HELD)
+        rig.engine.hint(Stage.AUDIO)
+        await rig.told("job.moved_away")
+        await rig.done(other)
+        assert not rig.works[Stage.AUDIO].now
+        move(rig, name, Aside.HELD, Stage.AUDIO)
+        rig.engine.hint(Stage.AUDIO)
+        await rig.done(name)
+    assert not rig.job(name).crashes
+
+
+def move(rig: Rig, name: str, source: str, target: str) -> None:
+    (rig.spool.place(source) / name).rename(rig.spool.place(target) / name)
+
+
+async def test_file_not_found_in_a_job_that_was_moved_away_is_no_fault(tmp_path: Path) -> None:
+    async def way(job: Job) -> None:
+        move(rig, job.id, Stage.SCRIPTS, Aside.HELD)
+        raise FileNotFoundError(2, "No such file or directory", "topic.md")
+
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(way)})
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("job.moved_away")
+    assert rig.where(name) == ["held"]
+    assert not rig.kept.of("stage.bug")
+
+
+async def test_a_job_that_is_moved_as_its_work_ends_is_no_fault(tmp_path: Path) -> None:
+    async def way(job: Job) -> None:
+        await asyncio.sleep(0)
+        move(rig, job.id, Stage.SCRIPTS, Aside.HELD)
+
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(way)})
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("job.moved_away")
+    assert rig.where(name) == ["held"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("division by zero"),
+        FileNotFoundError(2, "No such file or directory", "scenes.json"),
+        PermissionError(13, "Permission denied", "audio"),
+        OSError(28, "No space left on device"),
+        TimeoutError(),
+        ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
+        RecursionError("too deep"),
+        UnicodeError("\udcff"),
+        TopicdError("odd", "of no class"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_any_other_error_is_a_bug_told_with_its_traceback_and_the_lane_goes_on(
+    tmp_path: Path, error: Exception
+) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(error), good)})
+    bad, fine = rig.claims(2)
+    async with rig.running():
+        await rig.failed(bad)
+        await rig.done(fine)
+    reason = rig.reason(bad)
+    assert reason.cause == "bug"
+    assert type(error).__name__ in reason.message
+    assert len(rig.kept.of("stage.bug")) == 1
+    assert len(rig.works[Stage.SCRIPTS].ids) == 2
+
+
+async def test_a_stage_that_raises_cancelled_by_itself_does_not_spin(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(asyncio.CancelledError()))})
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("stage.started")
+        await asyncio.sleep(0.5)
+        assert len(rig.works[Stage.SCRIPTS].calls) <= QUICK.attempts_max
+    assert rig.where(name)
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_a_move_that_is_refused_puts_the_job_aside(tmp_path: Path, stage: Stage) -> None:
+    rig = Rig(tmp_path)
+    bad = rig.claim("a.md", stage)
+    (rig.spool.place(stage.next or DONE) / bad / "in-the-way").mkdir(parents=True)
+    async with rig.running():
+        await until(lambda: "failed" in rig.where(bad), "it is put aside")
+        fine = rig.claim("b.md", stage)
+        rig.engine.hint(stage)
+        await rig.done(fine)
+    assert rig.reason(bad).cause == "move_refused"
+    assert str(bad) in rig.reason(bad).message
+    assert rig.works[stage].ids.count(bad) == 1
+    assert (rig.spool.place(stage.next or DONE) / bad / "in-the-way").is_dir()
+    assert len(rig.kept.of("job.failed")) >= 1
+
+
+async def test_a_job_that_can_neither_go_on_nor_aside_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    bad, fine = rig.claims(2)
+    for place in (Stage.AUDIO, Aside.FAILED):
+        (rig.spool.place(place) / bad / "in-the-way").mkdir(parents=True)
+    async with rig.running():
+        await rig.done(fine)
+        await asyncio.sleep(0.3)
+        assert rig.works[Stage.SCRIPTS].ids.count(bad) < 10
+    assert (rig.spool.place(Stage.SCRIPTS) / bad / "topic.md").exists()
+
+
+DAMAGE = {
+    "cut": b'{"id": "2026',
+    "empty": b"",
+    "list": b"[]",
+    "binary": b"\x00\xff\xfe",
+    "another job's": b'{"id":"x","source":"a","sha256":"","bytes":1,"accepted":"","accepted_s":0.0}',
+    "words": b'{"id":"x","source":"a","sha256":"","bytes":1,"accepted":"","accepted_s":0,"attempts":{"a":""}}',
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_job_is_put_aside_with_the_damaged_file_kept(tmp_path: Path, damage: str) -> None:
+    rig = Rig(tmp_path)
+    bad, fine = rig.claims(2)
+    (rig.spool.place(Stage.SCRIPTS) / bad / "job.json").write_bytes(DAMAGE[damage])
+    async with rig.running():
+        await rig.failed(bad)
+        await rig.done(fine)
+    folder = rig.spool.place(Aside.FAILED) / bad
+    assert (folder / "job.json").read_bytes() == DAMAGE[damage]
+    assert (folder / "topic.md").read_text() == "# Topic\n"
+    assert rig.reason(bad).cause == "job_damaged"
+    assert "job.json" in rig.reason(bad).message
+    assert bad not in rig.works[Stage.SCRIPTS].ids
+    assert len(rig.kept.of("job.damaged")) == 1
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to("/etc/hostname"), os.mkfifo])
+async def test_what_is_no_file_in_the_place_of_job_json_is_damage(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    rig = Rig(tmp_path)
+    bad = rig.claim()
+    path = rig.spool.place(Stage.SCRIPTS) / bad / "job.json"
+    path.unlink()
+    put(path)
+    async with rig.running():
+        await rig.failed(bad)
+    assert rig.reason(bad).cause == "job_damaged"
+
+
+async def test_a_job_without_its_file_goes_on(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    name = rig.claim()
+    (rig.spool.place(Stage.SCRIPTS) / name / "job.json").unlink()
+    async with rig.running():
+        await rig.done(name)
+
+
+async def test_a_job_that_took_the_daemon_down_too_often_is_not_begun_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    guilty, fine = rig.claims(2)
+    for _ in range(QUICK.crashes_max):
+        die(rig.spool, Stage.SCRIPTS, guilty)
+    async with rig.running():
+        await rig.failed(guilty)
+        await rig.done(fine)
+    assert guilty not in rig.works[Stage.SCRIPTS].ids
+    assert rig.reason(guilty).cause == "crash_loop"
+    assert str(QUICK.crashes_max) in rig.reason(guilty).message
+    assert rig.job(guilty).crashes == {"scripts": QUICK.crashes_max}
+
+
+async def test_one_death_fewer_is_another_chance(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    name = rig.claim()
+    for _ in range(QUICK.crashes_max - 1):
+        die(rig.spool, Stage.SCRIPTS, name)
+    async with rig.running():
+        await rig.done(name)
+    assert rig.job(name).crashes == {"scripts": QUICK.crashes_max - 1}
+    assert rig.kept.of("job.crashed")[0].fields["crashes"] == QUICK.crashes_max - 1
+
+
+async def test_those_that_were_in_work_at_a_death_are_run_alone(tmp_path: Path) -> None:
+    now, together = set[str](), list[set[str]]()
+
+    async def way(job: Job) -> None:
+        now.add(job.id)
+        together.append(set(now))
+        await asyncio.sleep(0.03)
+        now.discard(job.id)
+
+    works = {stage: Work(way) for stage in Stage}
+    rig = Rig(tmp_path, works, limit=4)
+    suspects = [*rig.claims(2), rig.claim("s.md", Stage.IMAGES)]
+    others = [rig.claim(f"{stage}-{n}.md", stage) for stage in Stage for n in range(3)]
+    die(rig.spool, Stage.SCRIPTS, *suspects[:2])
+    die(rig.spool, Stage.IMAGES, suspects[2])
+    async with rig.running():
+        await rig.done(*suspects, *others)
+    first = {name: next(group for group in together if name in group) for name in suspects}
+    assert first == {name: {name} for name in suspects}
+    assert max(map(len, together)) > 1, "the others work together"
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_no_more_than_the_limit_at_once_oldest_first(tmp_path: Path, limit: int) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(takes(0.02))}, limit=limit)
+    names = rig.claims(7)
+    async with rig.running():
+        await rig.done(*names)
+    assert rig.works[Stage.SCRIPTS].most == limit
+    # Those that are begun together are begun by as many threads.
+    for place, name in enumerate(rig.works[Stage.SCRIPTS].ids):
+        assert abs(place - names.index(name)) < limit
+
+
+async def test_a_slot_that_becomes_free_is_filled_while_others_work_on(tmp_path: Path) -> None:
+    forever = asyncio.Event()
+
+    async def way(job: Job) -> None:
+        if job.source == "0.md":
+            await forever.wait()
+
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(way)}, limit=2)
+    slow, *others = rig.claims(4)
+    async with rig.running():
+        await rig.done(*others)
+        assert rig.where(slow) == ["scripts"]
+        forever.set()
+        await rig.done(slow)
+
+
+async def test_being_stopped_gives_the_attempt_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(waits(asyncio.Event()))}, limit=3)
+    names = rig.claims(3)
+    async with rig.running():
+        await until(lambda: len(rig.works[Stage.SCRIPTS].now) == 3, "all are in work")
+        assert [rig.job(name).attempts for name in names] == [{"scripts": 1}] * 3
+    assert [rig.job(name).attempts for name in names] == [{"scripts": 0}] * 3
+    assert [rig.job(name).begun for name in names] == [None] * 3
+    assert len(rig.kept.of("job.given_back")) == 3
+
+
+@pytest.mark.parametrize(
+    "state", ["idle", "deferred", "closed", "full", "storage", "damaged input", "a claim in progress"]
+)
+async def test_a_lane_that_waits_does_not_spin(tmp_path: Path, state: str) -> None:
+    long = replace(QUICK, retry_first_s=600, retry_max_s=600, down_first_s=600, down_max_s=600)
+    ways: dict[str, Way] = {
+        "deferred": raises(RetryLater("no_luck", "no luck")),
+        "closed": raises(Unavailable("refused", "it is off")),
+        "full": waits(asyncio.Event()),
+        "storage": raises(StorageTrouble("disk_full", "no space left")),
+    }
+    told = {
+        "deferred": "job.deferred",
+        "closed": "backend.unavailable",
+        "full": "stage.started",
+        "storage": "storage.trouble",
+    }
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(ways.get(state, good))}, policy=long)
+    assert isinstance(rig.store, Counting)
+    if state in ways:
+        rig.claims(2 if state == "full" else 1)
+    if state == "a claim in progress":
+        (rig.spool.place(Stage.SCRIPTS) / "20260101-000000-000000-a").mkdir()
+    async with rig.running():
+        if state in told:
+            await rig.told(told[state])
+        await asyncio.sleep(0.1)
+        before = rig.store.looks
+        cpu_s = time.process_time()
+        await asyncio.sleep(0.6)
+        cpu_s = time.process_time() - cpu_s
+        assert rig.store.looks - before <= 1, state
+    assert cpu_s < 0.4, "nothing is done, so nothing is spent"
+
+
+async def test_many_hints_are_one_look(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    assert isinstance(rig.store, Counting)
+    async with rig.running():
+        await until(lambda: rig.store.looks >= 3, "the first looks")  # type: ignore[attr-defined]
+        before = rig.store.looks
+        for _ in range(1000):
+            rig.engine.hint(Stage.SCRIPTS)
+        await asyncio.sleep(0.2)
+        assert 1 <= rig.store.looks - before <= 2
+
+
+class Overtaken(Store):
+    """A store with whose first look something happens between the look and its answer."""
+
+    happens: Callable[[], None] | None = None
+
+    def ready(self, stage: Stage, busy: Collection[str], limit: int) -> Ready:
+        found = super().ready(stage, busy, limit)
+        if stage == Stage.SCRIPTS and self.happens:
+            happens, self.happens = self.happens, None
+            happens()
+        return found
+
+
+async def test_a_hint_in_mid_look_is_not_lost(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, store=Overtaken)
+    assert isinstance(rig.store, Overtaken)
+    loop = asyncio.get_running_loop()
+    names: list[str] = []
+
+    def happens() -> None:
+        names.append(rig.claim())
+        asyncio.run_coroutine_threadsafe(hint(), loop).result(LIMIT_S)
+
+    async def hint() -> None:
+        rig.engine.hint(Stage.SCRIPTS)
+
+    rig.store.happens = happens
+    async with rig.running():
+        await until(lambda: names, "the look")
+        await rig.done(*names)
+
+
+async def test_jobs_that_come_while_others_are_in_work_are_all_done(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, limit=2)
+    async with rig.running():
+        for number in range(40):
+            rig.claim(f"{number}.md")
+            rig.engine.hint(Stage.SCRIPTS)
+            await asyncio.sleep(0.001 * (number % 5))
+        await until(lambda: len(rig.spool.ids(DONE)) == 40, "all are done")

@@ -1,0 +1,650 @@
+"""The command line: its help, its exit codes, its JSON, and that nothing a file name holds reaches the terminal raw."""
+
+import argparse
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rig.daemon import FAKES, LIMIT_S, QUICK, TOPICD, Home, until
+from topicd import __version__, cli, home, settings
+from topicd import job as files
+from topicd.durable import Durable
+from topicd.job import Job, Trouble
+from topicd.spool import DONE, Found, Spool
+from topicd.states import Aside, Stage
+from topicd.store import Store
+
+CHECK = {"ok", "checks"}
+CHECK_LINE = {"name", "ok", "text", "hint", "seconds"}
+STATUS = {"version", "home", "daemon", "ready", "jobs", "open", "failed", "input", "free_bytes"}
+VERBS = ("run", "add", "status", "show", "retry", "hold", "release", "check")
+RAW = "\x1b[31mred\a\u202e\x07\x9b2J"
+UNSAFE = ("\x1b", "\a", "\u202e", "\x9b")
+LATE = Trouble("2026-01-01T00:00:00.000Z", "audio", "audio/001", "timeout", "too late", "look at the server", "")
+
+
+class Desk:
+    """A home, the command line on it in this process, and the store behind its back."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.path = path
+        self.spool = Spool(home=path, input_dir=path / "input", output_dir=path / "output")
+        self.store = Store(self.spool, Durable())
+        self.store.open()
+        self._capsys = capsys
+
+    def run(self, *args: str) -> tuple[int, str, str]:
+        """Run one verb; returns exit code, standard output, standard error."""
+        self._capsys.readouterr()
+        try:
+            code = cli.main(args)
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        said = self._capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    def job(self, name: str = "a.md", stage: str = Stage.SCRIPTS) -> Found:
+        (self.spool.input / name).write_text("# Topic\n")
+        job = self.store.claim(self.spool.input / name, sha256="", size=8)
+        for each in Stage:
+            if each == stage:
+                break
+            self.store.finish(each, self.store.begin(each, job.id).job, 1.5)
+        return self.spool.find(job.id)
+
+    def failed(self, name: str = "failed.md", trouble: Trouble = LATE) -> Found:
+        found = self.job(name, Stage.AUDIO)
+        self.store.fail(Stage.AUDIO, self.store.begin(Stage.AUDIO, found.id).job, trouble)
+        return self.spool.find(found.id)
+
+    def deferred(self) -> Found:
+        found = self.job("deferred.md", Stage.AUDIO)
+        begun = self.store.begin(Stage.AUDIO, found.id).job
+        self.store.defer(Stage.AUDIO, begun, replace(LATE, next_try="2099-01-01T00:00:00.000Z"), time.time() + 1e6)
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    for name in list(os.environ):
+        if name.startswith(("TOPICD_", "OLLAMA_", "TTS_", "SD_", "SSL_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOPICD_HOME", str(home))
+    monkeypatch.setenv("TOPICD_MIN_FREE_BYTES", "0")
+    for name, value in FAKES.items():
+        if name.startswith("TOPICD_"):
+            monkeypatch.setenv(name, value)
+    return Desk(home, capsys)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Home:
+    """The installed command, for what only a process can show."""
+    home = Home(tmp_path / "process", {**FAKES, **QUICK})
+    home.path.mkdir()
+    return home
+
+
+def actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if action.help != argparse.SUPPRESS]
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    [choices] = [action.choices for action in cli.parser()._actions if isinstance(action.choices, dict)]
+    return choices
+
+
+def test_the_verbs_are_these() -> None:
+    assert tuple(verbs()) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_that_helps(desk: Desk, verb: str) -> None:
+    code, out, _ = desk.run(verb, "--help")
+    assert code == 0
+    description = verbs()[verb].description or ""
+    assert len(description) > 20
+    assert description.splitlines()[0] in out
+    assert "Args:" not in out
+    for action in actions(verbs()[verb]):
+        assert action.help, action
+        assert max(map(len, out.splitlines())) <= 120
+    assert verbs()[verb].description.splitlines()[0].rstrip(".") in " ".join(desk.run("--help")[1].split())  # type: ignore[union-attr]
+
+
+def test_the_help_has_the_table_of_exit_codes(desk: Desk) -> None:
+    code, out, _ = desk.run("--help")
+    assert code == 0
+    for number, meaning in cli.EXIT_CODES.items():
+        assert f"  {number:<4} {meaning}" in out
+    assert set(cli.EXIT_CODES) == {0, 1, 2, 3, 4, 75, 78, 130}
+    assert ".env.example" in out
+
+
+def test_the_version(desk: Desk) -> None:
+    assert desk.run("--version") == (0, f"topicd {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("dance",),
+        ("show",),
+        ("hold",),
+        ("retry",),
+        ("retry", "x", "--all"),
+        ("retry", "--all", "--stage", "cooking"),
+        ("add",),
+        ("status", "--xml"),
+    ],
+)
+def test_2_a_wrong_command_line(desk: Desk, args: Sequence[str]) -> None:
+    code, out, err = desk.run(*args)
+    assert (code, out) == (cli.USAGE, "")
+    assert "usage: topicd" in err
+
+
+@pytest.mark.parametrize("verb", ["show", "hold", "release", "retry"])
+def test_3_no_job_or_several_of_that_name(desk: Desk, verb: str) -> None:
+    code, out, err = desk.run(verb, "nobody")
+    assert (code, out) == (cli.NO_JOB, "")
+    assert "no job matches 'nobody'" in err
+    assert "topicd status" in err
+    one, two = desk.job("tides-1.md"), desk.job("tides-2.md")
+    code, _, err = desk.run(verb, "tides")
+    assert code == cli.NO_JOB
+    assert one.id in err
+    assert two.id in err
+
+
+def test_4_a_job_that_is_not_where_that_can_be_done(desk: Desk) -> None:
+    done, waiting = desk.job("done.md", DONE), desk.job("waiting.md")
+    held = desk.store.hold(desk.job("held.md"))
+    for args in (("retry", done.id), ("hold", done.id), ("release", done.id), ("release", waiting.id)):
+        code, out, err = desk.run(*args)
+        assert (code, out) == (cli.NOT_NOW, ""), args
+        assert args[1] in err
+    code, _, err = desk.run("retry", held.id)
+    assert code == cli.NOT_NOW
+    assert "topicd release" in err
+
+
+def test_75_a_home_that_is_taken(desk: Desk) -> None:
+    with desk.store.locked({}):
+        done = subprocess.run(
+            [TOPICD, "run", "--once"],
+            env={**os.environ, "PYTHONPATH": FAKES["PYTHONPATH"], "TOPICD_METRICS_PORT": "0"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    assert done.returncode == cli.TAKEN, done.stderr
+    assert str(os.getpid()) in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("status",), ("show", "x"), ("add", "x"), ("check",)])
+def test_78_a_wrong_setting(desk: Desk, verb: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPICD_SCENES", "many")
+    code, out, err = desk.run(*verb)
+    assert (code, out) == (cli.CONFIG, "")
+    assert "TOPICD_SCENES='many'" in err
+
+
+def test_1_check_finds_something_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPICD_MIN_FREE_BYTES", str(1 << 50))
+    code, out, _ = desk.run("check")
+    assert code == cli.FAILED
+    assert "BAD  disk" in out
+    assert "hint: free some space" in out
+
+
+def test_130_ctrl_c_while_waiting_and_the_topic_stays(process: Home) -> None:
+    with subprocess.Popen(
+        [TOPICD, "add", "why the sky is blue", "--wait"],
+        env=process.env,
+        cwd=process.path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as waiting:
+        assert waiting.stderr
+        assert "waiting to be taken" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        out, err = waiting.communicate(timeout=LIMIT_S)
+    assert waiting.returncode == cli.INTERRUPTED
+    assert "Traceback" not in err
+    assert out == ""
+    assert [path.name for path in process.input.iterdir()] == ["topic.md"]
+
+
+def test_status_as_json(desk: Desk) -> None:
+    desk.failed()
+    desk.deferred()
+    desk.job("\udcff.md")
+    code, out, err = desk.run("status", "--json")
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    assert set(json.loads(out)) == STATUS
+
+
+def test_show_as_json(desk: Desk) -> None:
+    found = desk.failed()
+    code, out, _ = desk.run("show", found.id, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert (told["job"], told["state"], told["reason"]["hint"]) == (found.id, "failed", "look at the server")
+
+
+def test_check_as_json(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_VERIFY", "false")
+    code, out, _ = desk.run("check", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert set(told) == CHECK
+    assert told["ok"] is True
+    assert [each["name"] for each in told["checks"]] == ["home", "disk", "tls", "scripts", "audio", "images"]
+    for each in told["checks"]:
+        assert set(each) == CHECK_LINE
+        assert isinstance(each["seconds"], float)
+
+
+def test_check_leaves_nothing_behind(desk: Desk) -> None:
+    before = sorted(desk.path.rglob("*"))
+    assert desk.run("check")[0] == 0
+    assert sorted(desk.path.rglob("*")) == before
+
+
+def test_show_of_a_done_job(desk: Desk) -> None:
+    found = desk.job("done.md", DONE)
+    code, out, _ = desk.run("show", found.id)
+    assert code == 0
+    assert f"place     {DONE}/  (done)" in out
+    assert "attempts  scripts 1, audio 1, images 1" in out
+    assert "error" not in out
+
+
+def test_show_of_a_failed_job_says_why_and_what_to_do(desk: Desk) -> None:
+    out = desk.run("show", desk.failed().id)[1]
+    assert "error     audio audio/001: too late" in out
+    assert "hint      look at the server" in out
+    assert "(failed)" in out
+
+
+def test_show_of_a_held_job(desk: Desk) -> None:
+    out = desk.run("show", desk.store.hold(desk.job()).id)[1]
+    assert "place     held/  (held)" in out
+
+
+def test_show_of_a_deferred_job_says_when_it_is_tried_next(desk: Desk) -> None:
+    out = desk.run("show", desk.deferred().id)[1]
+    assert "(deferred)" in out
+    assert "not before" in out
+    assert "next try  2099-01-01T00:00:00.000Z" in out
+
+
+def test_show_of_a_damaged_job(desk: Desk) -> None:
+    found = desk.job()
+    (found.path / "job.json").write_text("{")
+    code, out, _ = desk.run("show", found.id)
+    assert code == 0
+    assert "(damaged)" in out
+    assert "job.json is damaged" in out
+
+
+@pytest.mark.parametrize("value", ["1e300", "Infinity", "-1e300", "NaN"])
+def test_show_of_a_job_with_an_impossible_time(desk: Desk, value: str) -> None:
+    found = desk.job()
+    path = found.path / "job.json"
+    path.write_text(path.read_text().replace('"not_before_s": 0.0', f'"not_before_s": {value}'))
+    assert desk.run("show", found.id)[0] == 0
+    code, out, _ = desk.run("show", found.id, "--json")
+    assert code == 0
+    json.loads(out, parse_constant=pytest.fail)
+    assert desk.run("status")[0] == 0
+
+
+def test_show_finds_a_job_by_any_part_that_fits_no_other(desk: Desk) -> None:
+    tides, dunes = desk.job("tides.md"), desk.job("dunes.md")
+    assert f"job       {tides.id}" in desk.run("show", "tide")[1]
+    assert f"job       {dunes.id}" in desk.run("show", dunes.id)[1]
+
+
+def test_status_says_what_waits_works_failed_and_is_done(desk: Desk) -> None:
+    desk.failed()
+    desk.deferred()
+    desk.job("done.md", DONE)
+    (desk.spool.input / "folder").mkdir()
+    out = desk.run("status")[1]
+    assert "daemon  not running" in out
+    assert "jobs    0 scripts, 1 audio, 0 images, 1 failed, 0 held, 1 done" in out
+    assert "folder: directory, left alone" in out
+    assert "too late  (next try 2099" in out
+    assert "hint: look at the server" in out
+
+
+def test_retry_hold_and_release_say_where_the_job_is_now(desk: Desk) -> None:
+    found = desk.failed()
+    assert desk.run("retry", found.id)[:2] == (0, f"{found.id}  goes on in scripts/\n")
+    assert desk.run("hold", found.id)[:2] == (0, f"{found.id}  held\n")
+    assert desk.run("release", found.id)[:2] == (0, f"{found.id}  goes on in scripts/\n")
+
+
+def test_retry_all_of_one_stage(desk: Desk) -> None:
+    audio = desk.failed("one.md")
+    desk.failed("two.md", replace(LATE, stage="images"))
+    code, out, _ = desk.run("retry", "--all", "--stage", "audio")
+    assert code == 0
+    assert out.split()[0] == audio.id
+    assert len(desk.spool.ids(Aside.FAILED)) == 1
+    code, out, err = desk.run("retry", "--all", "--stage", "scripts")
+    assert (code, out) == (0, "")
+    assert "nothing has failed in scripts" in err
+
+
+def test_no_file_name_reaches_the_terminal_raw(desk: Desk) -> None:
+    found = desk.job(f"{RAW}.md")
+    (desk.spool.input / f"{RAW}.part").touch()
+    (desk.spool.place(Aside.FAILED) / f"{RAW}-failed").mkdir()
+    (desk.spool.place(Stage.AUDIO) / f"{RAW}-waiting").mkdir()
+    for args in (("status",), ("show", found.id), ("show", "J-failed"), ("show", "J-waiting"), ("show", RAW)):
+        code, out, err = desk.run(*args)
+        assert code in {0, 3}, args
+        assert not [each for each in UNSAFE if each in out + err], args
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "release"])
+def test_no_job_name_reaches_the_terminal_raw(desk: Desk, verb: str) -> None:
+    place = {"retry": Aside.FAILED, "hold": Stage.SCRIPTS, "release": Aside.HELD}[verb]
+    folder = desk.spool.place(place) / f"odd-{RAW}"
+    folder.mkdir()
+    (folder / "topic.md").write_text("# T\n")
+    code, out, err = desk.run(verb, "odd-")
+    assert code == 0, err
+    assert not [each for each in UNSAFE if each in out + err]
+
+
+def test_no_reason_reaches_the_terminal_raw(desk: Desk) -> None:
+    found = desk.failed("x.md", replace(LATE, message=f"it says {RAW}", hint=f"try {RAW}", unit=RAW))
+    for args in (("status",), ("show", found.id)):
+        _, out, err = desk.run(*args)
+        assert not [each for each in UNSAFE if each in out + err], args
+    assert "\\x1b[31mred" in desk.run("show", found.id)[1]
+
+
+def test_add_wait_tells_a_reason_without_what_it_holds_raw(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    found = desk.failed("x.md", replace(LATE, message=f"it says {RAW}", hint=f"try {RAW}", unit=RAW))
+    cli._print_reason(home.Home.of(settings.load()), found)
+    err = capsys.readouterr().err
+    assert "it says" in err
+    assert not [each for each in UNSAFE if each in err]
+
+
+def dropped(desk: Desk) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in desk.spool.input.iterdir()}
+
+
+def test_add_a_file_keeps_its_name_and_bytes(desk: Desk, tmp_path: Path) -> None:
+    topic = tmp_path / "tides.txt"
+    topic.write_bytes(b"# Mar\xe9\r\n")
+    assert desk.run("add", str(topic)) == (0, f"{desk.spool.input}/tides.txt\n", "")
+    assert dropped(desk) == {"tides.txt": b"# Mar\xe9\r\n"}
+    assert topic.exists()
+
+
+def test_add_a_file_twice_replaces_nothing(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "tides.md").write_text("# One\n")
+    desk.run("add", "tides.md")
+    (tmp_path / "tides.md").write_text("# Two\n")
+    code, out, _ = desk.run("add", "tides.md")
+    assert code == 0
+    assert sorted(dropped(desk).values()) == [b"# One\n", b"# Two\n"]
+    assert Path(out.strip()).read_bytes() == b"# Two\n"
+
+
+def test_add_a_file_of_another_name_makes_it_a_topics(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("# Notes\n")
+    desk.run("add", "notes")
+    assert dropped(desk) == {"notes.md": b"# Notes\n"}
+
+
+@pytest.mark.parametrize("name", [".hidden.md", "~$lock.md", ".md"])
+def test_a_file_that_is_added_is_one_that_will_be_taken(desk: Desk, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("# T\n")
+    code, out, err = desk.run("add", name)
+    assert code == 0, err
+    assert not Path(out.strip()).name.startswith((".", "~$")), "the daemon leaves such names alone"
+
+
+@pytest.mark.parametrize("name", ["n" * 252 + ".md", "é" * 126 + ".md", "n" * 255])
+def test_add_a_file_with_the_longest_name(desk: Desk, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("# Long\n")
+    code, _, err = desk.run("add", name)
+    assert code == 0, err
+    assert list(dropped(desk).values()) == [b"# Long\n"]
+
+
+def test_add_text(desk: Desk) -> None:
+    code, out, _ = desk.run("add", "why the sky is blue")
+    assert (code, out) == (0, f"{desk.spool.input}/topic.md\n")
+    assert dropped(desk) == {"topic.md": b"why the sky is blue"}
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "line one\nline two", "a/b", "\udcff", "say tides.md", "n" * 300])
+def test_add_any_text(desk: Desk, text: str) -> None:
+    code, _, err = desk.run("add", text)
+    assert code == 0, err
+    assert list(dropped(desk).values()) == [os.fsencode(text)]
+
+
+def test_add_from_standard_input(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"# Mar\xe9\n")))
+    assert desk.run("add", "-")[0] == 0
+    assert dropped(desk) == {"stdin.md": b"# Mar\xe9\n"}
+
+
+def test_add_a_file_that_is_not_there(desk: Desk) -> None:
+    code, out, err = desk.run("add", "nowhere/tides.md")
+    assert (code, out) == (cli.USAGE, "")
+    assert "nowhere/tides.md: there is no such file" in err
+    assert "hint: to pass the topic itself" in err
+    assert not dropped(desk)
+
+
+def test_add_a_directory_is_refused(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "folder/", str(tmp_path / "folder")):
+        code, out, err = desk.run("add", name)
+        assert (code, out) == (cli.USAGE, ""), name
+        assert "directory" in err
+    assert not dropped(desk)
+
+
+def huge_file() -> str:
+    with Path("huge.md").open("wb") as file:
+        file.truncate(1 << 40)
+    return "huge.md"
+
+
+@pytest.mark.parametrize("where", ["a file", "standard input", "text"])
+def test_add_of_too_much_is_refused_before_it_is_dropped(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("TOPICD_TOPIC_BYTES_MAX", "4096")
+    many = b"x" * 5000
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(many)))
+    Path("many.md").write_bytes(many)
+    args = {"a file": "many.md", "standard input": "-", "text": many.decode()}
+    code, out, err = desk.run("add", args[where])
+    assert code != 0
+    assert out == ""
+    assert "4,096" in err
+    assert not dropped(desk)
+
+
+def test_add_reads_no_more_than_a_topic_may_have(desk: Desk) -> None:
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "from topicd.cli import main\n"
+        f"sys.exit(main(['add', {huge_file()!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode != 0
+    assert not dropped(desk)
+
+
+def test_add_prints_a_path_of_any_bytes(process: Home) -> None:
+    topic = process.path / "\udcff.md"
+    topic.write_text("# T\n")
+    for extra in (
+        {},
+        {"PYTHONIOENCODING": "utf-8:strict"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ):
+        done = subprocess.run(
+            [TOPICD, "add", topic],
+            env={**process.env, **extra},
+            cwd=process.path,
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_add_wait_of_a_job_that_fails_says_why(process: Home) -> None:
+    with subprocess.Popen([TOPICD, "run"], env=process.env, cwd=process.path, stderr=subprocess.DEVNULL) as daemon:
+        try:
+            until((process.spool / ".lock").exists, "the daemon")
+            done = process.topicd("add", "---\nscenes: many\n---\n", "--wait")
+        finally:
+            daemon.terminate()
+            daemon.wait(LIMIT_S)
+    assert done.returncode == cli.FAILED
+    assert done.stdout == ""
+    assert "is in failed/" in done.stderr
+    assert "scenes must be a whole number" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def buffered(home: Home) -> dict[str, str]:
+    """Return the environment in which output is written when it is flushed, as it is for a person."""
+    return {name: value for name, value in home.env.items() if name != "PYTHONUNBUFFERED"}
+
+
+def closed_reader(home: Home, *args: str) -> tuple[int, bytes]:
+    """Run a verb whose standard output nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [TOPICD, *args],
+            env=buffered(home),
+            cwd=home.path,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("args", [("status",), ("status", "--json"), ("check",), ("--help",)])
+def test_a_reader_that_goes_away_is_no_fault(process: Home, args: Sequence[str]) -> None:
+    assert process.topicd("check").returncode == 0
+    code, err = closed_reader(process, *args)
+    assert (code, err) == (0, b"")
+
+
+def test_status_through_head(process: Home) -> None:
+    for number in range(300):
+        (process.spool / "failed" / f"2026-{number:04}").mkdir(parents=True)
+    done = subprocess.run(
+        ["sh", "-c", f"{TOPICD} status | head -n 1"],
+        env=buffered(process),
+        cwd=process.path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.stdout.startswith("home    ")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", ["hold", "retry", "release"])
+def test_a_job_of_which_there_are_two_is_left_alone(desk: Desk, verb: str) -> None:
+    found = desk.failed()
+    (desk.spool.place(Aside.HELD) / found.id / "in-the-way").mkdir(parents=True)
+    code, out, err = desk.run(verb, found.id)
+    assert (code, out) == (cli.NO_JOB, "")
+    assert "(failed)" in err
+    assert "(held)" in err
+
+
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+
+
+@pytest.mark.parametrize("args", [("status",), ("show", "x"), ("retry", "--all"), ("check",), ("add", "x y")])
+def test_a_spool_that_may_not_be_read_is_told_in_one_line(process: Home, args: Sequence[str]) -> None:
+    assert process.topicd("check").returncode == 0
+    process.spool.chmod(0)
+    done = subprocess.run(
+        [*(WITHOUT_RIGHTS if os.geteuid() == 0 else ()), TOPICD, *args],
+        env=process.env,
+        cwd=process.path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    process.spool.chmod(0o755)
+    assert "Traceback" not in done.stderr
+    assert done.returncode not in {0, cli.USAGE}
+    assert "ermission denied" in done.stdout + done.stderr
+
+
+def test_status_of_five_thousand_jobs_is_quick(desk: Desk) -> None:
+    fill(desk.spool, 5000)
+    began = time.monotonic()
+    code, out, _ = desk.run("status")
+    inside_s = time.monotonic() - began
+    assert code == 0
+    assert "2500 scripts, 0 audio, 0 images, 1250 failed, 0 held, 1250 done" in out
+    began = time.monotonic()
+    done = subprocess.run([TOPICD, "status"], capture_output=True, timeout=LIMIT_S, check=False)
+    whole_s = time.monotonic() - began
+    assert done.returncode == 0
+    print(f"status of 5,000 jobs: {inside_s:.3f} s, as a command {whole_s:.3f} s")  # noqa: T201 - a figure
+    assert inside_s < 5
+
+
+def fill(spool: Spool, count: int) -> None:
+    for number in range(count):
+        place = (Stage.SCRIPTS, Aside.FAILED, Stage.SCRIPTS, DONE)[number % 4]
+        name = f"20260101-000000-{number:06}-topic"
+        folder = spool.place(place) / name
+        folder.mkdir()
+        job: Any = Job(name, "a.md", "", 8, "2026-01-01T00:00:00.000Z", 1.7e9)
+        (folder / files.JOB).write_bytes(files.encode(job))
+        (folder / files.TOPIC).write_text("# T\n")

@@ -1,0 +1,383 @@
+"""What `status` and `show` tell: the same keys whatever state a job is in, and nothing but what the tree holds."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topicd import __version__
+from topicd.durable import Durable
+from topicd.job import Trouble
+from topicd.report import LISTED_MAX, Report
+from topicd.spool import DONE, Found, Spool
+from topicd.states import SPOOL_PLACES, Aside, Stage
+from topicd.store import Store
+
+STATUS = {"version", "home", "daemon", "ready", "jobs", "open", "failed", "input", "free_bytes"}
+STATUS_DAEMON = {"pid", "host", "port", "version"}
+STATUS_READY = {"ok", "why"}
+STATUS_JOBS = {"scripts", "audio", "images", "failed", "held", "output"}
+STATUS_OPEN = {"job", "stage", "state", "source", "error", "next_try", "unit", "n", "of"}
+STATUS_FAILED = {"job", "at", "stage", "unit", "cause", "message", "hint", "next_try"}
+STATUS_INPUT = {"waiting", "ignored", "error"}
+STATUS_IGNORED = {"name", "kind"}
+SHOW = {
+    "job",
+    "place",
+    "path",
+    "state",
+    "source",
+    "sha256",
+    "bytes",
+    "accepted",
+    "attempts",
+    "crashes",
+    "seconds",
+    "begun",
+    "not_before",
+    "last_error",
+    "reason",
+    "progress",
+    "products",
+}
+SHOW_DAMAGED = {"job", "place", "path", "damaged", "reason", "progress", "products"}
+TROUBLE = {"at", "stage", "unit", "cause", "message", "hint", "next_try"}
+PROGRESS = {"unit", "n", "of"}
+PRODUCT = {"path", "sha256", "bytes", "made_from", "by", "seconds", "at"}
+BEGUN = {"stage", "run", "at"}
+
+LATE = Trouble("2026-01-01T00:00:00.000Z", "audio", "audio/001", "timeout", "too late", "wait", "")
+
+
+class Desk:
+    """A home whose jobs are in every state."""
+
+    def __init__(self, home: Path) -> None:
+        self.spool = Spool(home=home, input_dir=home / "input", output_dir=home / "output")
+        self.store = Store(self.spool, Durable())
+        self.store.open()
+        self.report = Report(self.spool, self.store)
+
+    def job(self, name: str = "a.md", stage: str = Stage.SCRIPTS) -> Found:
+        (self.spool.input / name).write_text("# Topic\n")
+        job = self.store.claim(self.spool.input / name, sha256="", size=8)
+        for each in Stage:
+            if each == stage:
+                break
+            self.store.finish(each, self.store.begin(each, job.id).job, 1.5)
+        return self.spool.find(job.id)
+
+    def working(self) -> Found:
+        found = self.job("working.md", Stage.AUDIO)
+        self.store.begin(Stage.AUDIO, found.id)
+        return found
+
+    def deferred(self) -> Found:
+        found = self.job("deferred.md", Stage.AUDIO)
+        later = time.time() + 600
+        self.store.defer(
+            Stage.AUDIO, self.store.begin(Stage.AUDIO, found.id).job, replace(LATE, next_try="2099-01-01"), later
+        )
+        return found
+
+    def failed(self) -> Found:
+        found = self.job("failed.md", Stage.AUDIO)
+        self.store.fail(Stage.AUDIO, self.store.begin(Stage.AUDIO, found.id).job, LATE)
+        return self.spool.find(found.id)
+
+    def held(self) -> Found:
+        return self.store.hold(self.job("held.md", Stage.IMAGES))
+
+    def done(self) -> Found:
+        return self.job("done.md", DONE)
+
+    def with_product(self) -> Found:
+        found = self.job("product.md", Stage.AUDIO)
+        space = self.store.workspace(Stage.AUDIO, found.id)
+        space.keep("audio/001.wav", b"RIFF", made_from="x", by={"backend": "fake"}, seconds=0.5, at=time.time())
+        return found
+
+    def unreasoned(self) -> Found:
+        found = self.failed()
+        (found.path / "reason.json").unlink()
+        return found
+
+    def damaged(self) -> Found:
+        found = self.job("damaged.md")
+        (found.path / "job.json").write_text("{")
+        return found
+
+    def damaged_manifest(self) -> Found:
+        found = self.job("manifest.md", Stage.AUDIO)
+        (found.path / "manifest.json").write_text("{")
+        return found
+
+
+STATES: dict[str, Callable[[Desk], Found]] = {
+    "waiting": Desk.job,
+    "working": Desk.working,
+    "deferred": Desk.deferred,
+    "failed": Desk.failed,
+    "held": Desk.held,
+    "done": Desk.done,
+}
+ODD: dict[str, Callable[[Desk], Found]] = {
+    "with a product": Desk.with_product,
+    "without a reason": Desk.unreasoned,
+    "with a damaged manifest": Desk.damaged_manifest,
+}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "home")
+
+
+def read(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document as a program reads it."""
+    text = json.dumps(document)
+    assert text.isascii()
+    back: dict[str, Any] = json.loads(text)
+    return back
+
+
+@contextmanager
+def locked(desk: Desk, **said: object) -> Iterator[None]:
+    """Hold the home as a daemon does, from a process's other descriptor."""
+    with desk.store.locked(said) as say:
+        say(said)
+        yield
+
+
+def test_an_empty_home_has_every_key(desk: Desk) -> None:
+    told = read(desk.report.status())
+    assert set(told) == STATUS
+    assert set(told["jobs"]) == STATUS_JOBS
+    assert set(told["input"]) == STATUS_INPUT
+    assert (told["daemon"], told["ready"], told["open"], told["failed"]) == (None, None, [], [])
+    assert told["version"] == __version__
+    assert told["home"] == str(desk.spool.home)
+    assert told["free_bytes"] > 0
+
+
+def test_a_home_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
+    spool = Spool(home=tmp_path, input_dir=tmp_path / "input", output_dir=tmp_path / "output")
+    told = read(Report(spool, Store(spool, Durable())).status())
+    assert set(told) == STATUS
+    assert told["input"]["error"] == "No such file or directory"
+    assert not list(tmp_path.iterdir()), "looking makes nothing"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_state_has_its_word_and_the_same_keys(desk: Desk, state: str) -> None:
+    found = STATES[state](desk)
+    with locked(desk, port=1):
+        shown, told = read(desk.report.show(found)), read(desk.report.status())
+    assert set(shown) == SHOW
+    assert (shown["job"], shown["state"], shown["place"]) == (found.id, state, found.place)
+    assert Path(shown["path"]).is_dir()
+    check_inner(shown)
+    check_lines(told)
+    assert sum(told["jobs"].values()) == 1
+    if found.place in list(Stage):
+        assert [line["state"] for line in told["open"]] == [state]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_odd_has_the_same_keys_too(desk: Desk, odd: str) -> None:
+    found = ODD[odd](desk)
+    shown, told = read(desk.report.show(found)), read(desk.report.status())
+    assert set(shown) == SHOW
+    check_inner(shown)
+    check_lines(told)
+
+
+def test_a_damaged_job_is_shown_as_such(desk: Desk) -> None:
+    found = desk.damaged()
+    shown, told = read(desk.report.show(found)), read(desk.report.status())
+    assert set(shown) == SHOW_DAMAGED
+    assert "job.json is damaged" in shown["damaged"]
+    check_lines(told)
+    assert [line["state"] for line in told["open"]] == ["damaged"]
+
+
+def check_inner(shown: dict[str, Any]) -> None:
+    for key, keys in (("reason", TROUBLE), ("last_error", TROUBLE), ("progress", PROGRESS), ("begun", BEGUN)):
+        assert shown[key] is None or set(shown[key]) == keys, key
+    for product in shown["products"] or []:
+        assert set(product) == PRODUCT
+
+
+def check_lines(told: dict[str, Any]) -> None:
+    assert set(told) == STATUS
+    for line in told["open"]:
+        assert set(line) == STATUS_OPEN
+    for line in told["failed"]:
+        assert set(line) == STATUS_FAILED
+
+
+def test_a_failure_is_told_with_the_words_of_its_reason(desk: Desk) -> None:
+    found = desk.failed()
+    [line] = read(desk.report.status())["failed"]
+    assert line == {
+        "job": found.id,
+        "at": LATE.at,
+        "stage": "audio",
+        "unit": "audio/001",
+        "cause": "timeout",
+        "message": "too late",
+        "hint": "wait",
+        "next_try": "",
+    }
+    assert read(desk.report.show(found))["reason"]["message"] == "too late"
+
+
+def test_an_attempt_of_a_dead_daemon_is_no_work(desk: Desk) -> None:
+    found = desk.working()
+    assert desk.report.show(found)["state"] == "waiting"
+    other = Store(desk.spool, Durable())
+    with other.locked({"port": 1}):
+        assert desk.report.show(found)["state"] == "waiting"
+
+
+def test_a_wait_that_is_over_is_none(desk: Desk) -> None:
+    found = desk.job()
+    begun = desk.store.begin(Stage.SCRIPTS, found.id).job
+    desk.store.defer(Stage.SCRIPTS, begun, LATE, time.time() - 1)
+    assert desk.report.show(found)["state"] == "waiting"
+
+
+def test_progress_counts_units(desk: Desk) -> None:
+    found = desk.job(stage=Stage.AUDIO)
+    space = desk.store.workspace(Stage.AUDIO, found.id)
+    scenes = {"title": "T", "language": "en", "voice": "", "style": "", "seed": 1}
+    text = json.dumps({**scenes, "scenes": [{"narration": "N", "picture": "P"}] * 3})
+    keep = {"made_from": "x", "by": {"backend": "fake"}, "seconds": 0.5, "at": time.time()}
+    space.keep("scenes.json", text.encode(), **keep)  # type: ignore[arg-type]
+    space.keep("audio/001.wav", b"RIFF", **keep)  # type: ignore[arg-type]
+    assert desk.report.show(found)["progress"] == {"unit": "audio", "n": 1, "of": 3}
+    [line] = desk.report.status()["open"]
+    assert (line["unit"], line["n"], line["of"]) == ("audio", 1, 3)
+
+
+def test_only_so_many_are_listed_and_all_are_counted(desk: Desk) -> None:
+    for place in SPOOL_PLACES:
+        for number in range(LISTED_MAX + 5):
+            (desk.spool.place(place) / f"2026-{number:03}").mkdir()
+    for number in range(LISTED_MAX + 5):
+        (desk.spool.input / f"{number}.part").touch()
+    told = desk.report.status()
+    assert (len(told["open"]), len(told["failed"]), len(told["input"]["ignored"])) == (LISTED_MAX,) * 3
+    assert told["jobs"] == {**dict.fromkeys(map(str, SPOOL_PLACES), LISTED_MAX + 5), "output": 0}
+    assert told["failed"][-1]["job"] == f"2026-{LISTED_MAX + 4:03}", "the latest failures"
+
+
+def test_what_waits_in_input_is_counted_and_what_stays_is_named(desk: Desk) -> None:
+    (desk.spool.input / "a.md").write_text("# A\n")
+    (desk.spool.input / "folder").mkdir()
+    told = read(desk.report.status())["input"]
+    assert told == {"waiting": 1, "ignored": [{"name": "folder", "kind": "directory"}], "error": ""}
+    assert set(told["ignored"][0]) == STATUS_IGNORED
+
+
+def test_looking_changes_nothing(desk: Desk) -> None:
+    for make in STATES.values():
+        make(desk)
+    before = {path: path.lstat().st_mtime_ns for path in desk.spool.home.rglob("*")}
+    desk.report.status()
+    for place in (*SPOOL_PLACES, DONE):
+        for name in desk.spool.ids(place):
+            desk.report.show(Found(place, name, desk.spool.place(place) / name))
+    assert {path: path.lstat().st_mtime_ns for path in desk.spool.home.rglob("*")} == before
+
+
+def test_a_job_that_moves_between_two_looks_is_no_error(desk: Desk) -> None:
+    found = desk.job()
+    desk.store.hold(found)
+    assert desk.report.show(found)["damaged"]
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers as a daemon's /readyz, or as nothing that a daemon would say."""
+
+    status, body = 200, b'{"ok": true, "why": []}'
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[int]:
+    handler = type("Handler", (Answer,), {"status": status, "body": body})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b'{"ok": true, "why": []}', {"ok": True, "why": []}),
+        (503, b'{"ok": false, "why": ["audio waits: off"]}', {"ok": False, "why": ["audio waits: off"]}),
+        (200, b"<html>", None),
+        (200, b"[1]", None),
+        (200, b'{"ok": true', None),
+        (200, b"\xff" * 100, None),
+        (200, b"[" * 65_000, None),
+        (200, b"{}", None),
+        (200, b'{"ok": "x", "why": 3}', None),
+    ],
+)
+def test_whatever_answers_at_the_daemons_port_is_told_in_one_form(
+    desk: Desk, status: int, body: bytes, expected: dict[str, Any] | None
+) -> None:
+    with answering(status, body) as port, locked(desk, version="1", host="127.0.0.1", port=port):
+        told = read(desk.report.status())
+    assert set(told["daemon"]) == STATUS_DAEMON
+    assert set(told["ready"]) == STATUS_READY
+    assert isinstance(told["ready"]["ok"], bool)
+    assert all(isinstance(why, str) for why in told["ready"]["why"])
+    if expected is not None:
+        assert told["ready"] == expected
+    else:
+        assert told["ready"]["ok"] is False
+        assert told["ready"]["why"]
+
+
+def test_a_daemon_that_does_not_answer_is_told(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with locked(desk, version="1", host="127.0.0.1", port=port):
+        told = read(desk.report.status())
+    assert told["ready"]["ok"] is False
+    assert "does not answer" in told["ready"]["why"][0]
+
+
+def test_a_name_of_any_bytes_is_told_in_ascii(desk: Desk) -> None:
+    found = desk.job("\udcff\x1b[31m.md")
+    shown = desk.report.show(found)
+    assert json.loads(json.dumps(shown))["source"] == "\udcff\x1b[31m.md"
+    assert json.dumps(shown).isascii()
+
+
+def test_the_key_sets_are_of_the_places_that_exist() -> None:
+    assert {*map(str, SPOOL_PLACES), DONE} == STATUS_JOBS
+    assert str(Aside.HELD) in STATUS_JOBS
