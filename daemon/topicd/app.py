@@ -1,6 +1,6 @@
 """The daemon's life: startup → run → shutdown.
 
-Owns the only place where parts are put together, the signals, and the word to the service manager. Promises
+Owns how the parts that `build` makes are put together, the signals, and the word to the service manager. Promises
 that nothing is accepted before recovery is done, that the watches stand before the first scan, that SIGTERM
 ends within seconds with every finished unit kept and every attempt in hand given back, and that a second signal
 ends at once. Never decides anything about a job.
@@ -120,7 +120,8 @@ class App:
             async with self._web() as port:
                 say({"version": __version__, "host": self._settings.metrics_host, "port": port})
                 await self._startup()
-                await self._run(once=once)
+                if self._is_ready:
+                    await self._run(once=once)
 
     async def _startup(self) -> None:
         for line in await self._recovered():
@@ -151,7 +152,7 @@ class App:
             work.append(self._stop_when_drained())
         tasks = [asyncio.create_task(each) for each in work]
         stop = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait([stop, *tasks[:3]], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
         await self._shutdown(tasks)
         stop.cancel()
         for task in done - {stop}:
@@ -173,7 +174,7 @@ class App:
 
     async def _stop_when_drained(self) -> None:
         while not (  # noqa: ASYNC110 - the tree tells, not an event: a person may move jobs too
-            self._intake.idle.is_set() and not any(self._spool.ids(stage) for stage in Stage)
+            self._intake.idle.is_set() and self._engine.is_idle and not await offload(self._spool.has_work)
         ):
             await asyncio.sleep(DRAINED_LOOK_S)
         self._stop.set()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from topicd.backends.base import AudioBackend, Backend, ImageBackend, ScriptBackend
 from topicd.backends.embedded.worker import Worker
-from topicd.engine import Policy
 from topicd.errors import Unusable
+from topicd.policy import Policy
 from topicd.settings import Settings
 from topicd.stages.audio import AudioStage
 from topicd.stages.base import StageWork
@@ -32,7 +32,7 @@ PRESS_REPLY_BYTES_MAX: Final = 1_048_576
 TRIES_MAX: Final = 3
 
 NOTES: Final[Mapping[str, str]] = {
-    "embedded-llm": "Draft: a very small language model added what the topic did not say. Check it; it can be wrong.",
+    "embedded-llm": "Draft: what the topic does not say itself comes from a very small language model: check it.",
     "cards": "The pictures are drawn illustrations of ideas, not photographs of the scenes.",
 }
 

@@ -33,7 +33,10 @@ def run(settings: Settings, spool: Spool, store: Store) -> list[Check]:
                 hint="SSL_VERIFY=true, with SSL_CA_FILE for your own",
             )
         )
-    return results + asyncio.run(_backends(settings))
+    try:
+        return results + asyncio.run(_backends(settings))
+    except TopicdError as error:  # a backend that cannot even be built
+        return [*results, _result("backends", ok=False, text=error.message, hint=error.hint)]
 
 
 def _directories(spool: Spool, store: Store) -> Check:

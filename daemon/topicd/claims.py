@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from topicd import job as files
 from topicd.durable import TEMPORARY, Durable
@@ -107,11 +108,14 @@ class Claims:
     def _take_by_copy(self, source: Path, path: Path, job: Job) -> None:
         """Claim across file systems; `source_left` lets recovery finish what a death before the removal left (S7)."""
         stat = source.lstat()
+        if not S_ISREG(stat.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it is no file any more", source)
         self._durable.place(path / files.JOB, files.encode(replace(job, source_left=_identity(stat))))
         topic = path / files.TOPIC
         try:
             self._durable.copy_file(source, topic)
             self._durable.sync(path)
+            _check_same(source, stat)
             self._durable.unlink(source)
         except BaseException as error:
             # A copy whose source stays would be claimed again at every scan; one whose source is gone is the topic.
@@ -148,6 +152,11 @@ def _id_us(name: str) -> int:
     except ValueError:
         return 0
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _check_same(source: Path, stat: os.stat_result) -> None:
+    if _identity(source.lstat()) != _identity(stat):
+        raise FileNotFoundError(errno.ENOENT, "another file was put in its place", source)
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int, int]:

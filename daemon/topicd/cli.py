@@ -8,6 +8,7 @@ the store.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -58,13 +59,25 @@ def run(home: Home, args: argparse.Namespace) -> int:
 def add(home: Home, args: argparse.Namespace) -> int:
     """Drop a topic into input/."""
     data, name = drop.read(args.topic, home.settings.topic_bytes_max)
-    home.store.open()
     known = frozenset(job for place in (*SPOOL_PLACES, DONE) for job in home.spool.ids(place))
     path = drop.drop(home.spool.input, data, name)
     if not args.wait:
         print(path)
+        if not home.store.holder():
+            print("no daemon is running here; `topicd run` takes it up", file=sys.stderr)
         return OK
-    found = wait(home.spool, home.store, path.name, known, Meter())
+    try:
+        found = wait(
+            home.spool,
+            home.store,
+            Meter(),
+            source=path.name,
+            sha256=hashlib.sha256(data).hexdigest(),
+            known=known,
+        )
+    except KeyboardInterrupt:
+        print(f"\nstopped waiting; the job goes on. `topicd show {visible(path.stem)}` tells of it", file=sys.stderr)
+        return INTERRUPTED
     if found.place == DONE:
         print(found.path)
         return OK
@@ -86,6 +99,8 @@ def show(home: Home, args: argparse.Namespace) -> int:
 
 def retry(home: Home, args: argparse.Namespace) -> int:
     """Let failed jobs begin anew; what is whole is kept."""
+    if args.stage and not args.all:
+        raise NotATopic("usage", "--stage goes with --all")
     chosen = list(_failed(home, args.stage)) if args.all else [home.spool.find(args.job)]
     if not chosen:
         print("nothing has failed" + (f" in {args.stage}" if args.stage else ""), file=sys.stderr)
@@ -133,6 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `topicd status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except FileNotFoundError as error:
+        print(f"topicd: {visible_lines(str(error))}: it moved on, or was never there", file=sys.stderr)
+        return NO_JOB
     except OSError as error:
         print(f"topicd: {visible_lines(str(error))}", file=sys.stderr)
         return FAILED
@@ -263,7 +281,8 @@ def _status_text(told: Json) -> Iterator[str]:
         f"; {told['input']['error']}" if told["input"]["error"] else ""
     )
     yield from (f"        {each['name']}: {each['kind']}, left alone" for each in told["input"]["ignored"])
-    yield f"disk    {told['free_bytes'] / 1e9:.1f} GB free"
+    if told["free_bytes"] is not None:
+        yield f"disk    {told['free_bytes'] / 1e9:.1f} GB free"
     for job in told["open"]:
         count = f"  {job['n']} of {job['of']}" if job.get("of") else ""
         yield f"{job['stage']:<8}{job['job']}  {job['state']}{count}"

@@ -7,6 +7,7 @@ alone or refuse for its size, that no file is replaced, and that a reader of `in
 import contextlib
 import errno
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Final
 
 from topicd.durable import Durable
 from topicd.errors import Rejected, TopicdError, Unusable
-from topicd.topic import is_topic_name
+from topicd.topic import is_topic_name, source_slug
 
 NAME_BYTES_MAX: Final = 255
 SUFFIXES: Final = (".md", ".txt")
+FILE_LIKE: Final = re.compile(
+    r"^(?:~|\.{1,2})?/\S|^[^\n]*\.(?:md\w*|markdown|txt|text|pdf|docx?|odt|rtf|html?|rst|org)$", re.IGNORECASE
+)
+"""What a person means as a file, not as the topic's own words."""
 NO_FILE: Final = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.ENOENT)
 NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 NAMES_TRIED_MAX: Final = 5
@@ -60,10 +65,12 @@ def drop(folder: Path, data: bytes, name: str) -> Path:
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     stem, suffix = Path(name).stem, Path(name).suffix
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         Durable().write(temporary, data)
         for end in ("", *(f"-{secrets.token_hex(3)}" for _ in range(NAMES_TRIED_MAX))):
             target = folder / f"{_cut(stem, NAME_BYTES_MAX - len(end) - len(suffix))}{end}{suffix}"
             if _place(temporary, target):
+                Durable().sync(folder)
                 return target
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,10 +103,13 @@ def _exists(path: Path) -> bool:
 
 
 def _words(given: str, bytes_max: int) -> tuple[bytes, str]:
-    if given.lower().endswith(SUFFIXES) and len(given.split()) == 1:
+    if FILE_LIKE.search(given):
         hint = 'to pass the topic itself: topicd add "why the sky is blue"'
         raise NotATopic("topic_missing", f"{given}: there is no such file", hint=hint)
-    return _limited(given.encode("utf-8", "surrogateescape"), bytes_max), "topic.md"
+    if not given.strip():
+        raise NotATopic("topic_empty", "the topic has no words", hint='such as: topicd add "why the sky is blue"')
+    name = f"{source_slug(given.strip().splitlines()[0])}.md"
+    return _limited(given.encode("utf-8", "surrogateescape"), bytes_max), name
 
 
 def _name(path: Path) -> str:

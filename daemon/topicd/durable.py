@@ -16,9 +16,9 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from topicd.errors import StorageTrouble
 
@@ -30,11 +30,19 @@ _STORAGE_CAUSES: Final = {
     errno.ENOSPC: ("disk_full", "free some space; work goes on by itself"),
     errno.EDQUOT: ("disk_full", "raise the quota or free some space; work goes on by itself"),
     errno.EROFS: ("read_only", "mount the file system writable; work goes on by itself"),
+    errno.EMFILE: ("too_many_open_files", "raise the limit of open files (ulimit -n, LimitNOFILE=)"),
+    errno.ENFILE: ("too_many_open_files", "the whole system has run out of open files"),
+    errno.ENOMEM: ("out_of_memory", "give the daemon more memory"),
+    errno.EAGAIN: ("too_many_processes", "raise the limit of processes (TasksMax=, pids_limit)"),
     errno.EIO: ("io_error", "look at the kernel's log: the disk may be failing"),
 }
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _no_follow(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 class Disk:
@@ -74,7 +82,7 @@ class Disk:
 
 
 def is_storage_trouble(error: OSError) -> bool:
-    """Tell whether an error blames the disk: full, read-only or failing."""
+    """Tell whether an error blames the disk or a shortage: full, read-only, failing, no more descriptors."""
     return error.errno in _STORAGE_CAUSES
 
 
@@ -84,10 +92,15 @@ def told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _STORAGE_CAUSES:
+        if not is_storage_trouble(error):
             raise
-        cause, hint = _STORAGE_CAUSES[error.errno]
-        raise StorageTrouble(cause, f"{error.strerror}: {error.filename or 'the spool'}", hint=hint) from error
+        raise told_of(error) from error
+
+
+def told_of(error: OSError) -> StorageTrouble:
+    """Return the trouble that an error of the disk, or a shortage in this process, is."""
+    cause, hint = _STORAGE_CAUSES[error.errno or 0]
+    return StorageTrouble(cause, f"{error.strerror}: {error.filename or 'the spool'}", hint=hint)
 
 
 async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -104,6 +117,19 @@ async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
                 await asyncio.wait([future])
         if not future.cancelled():
             future.exception()  # looked at, so that asyncio does not log it as lost
+        raise
+
+
+async def whole(work: Coroutine[Any, Any, R]) -> R:
+    """Run what must not be cut in two, such as a move and the word of it; a cancelled caller waits for its end."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        task.result()
         raise
 
 
@@ -250,7 +276,7 @@ class Durable:
     def _copy(self, source: Path, target: Path) -> None:
         fd = self._disk.create(target)
         try:
-            with source.open("rb", buffering=0) as file:
+            with open(source, "rb", buffering=0, opener=_no_follow) as file:
                 while block := file.read(COPY_BYTES):
                     self._write_all(fd, block)
             self._disk.fsync(fd)

@@ -8,17 +8,16 @@ work, never touches a file: the store does.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from topicd.durable import offload
+from topicd.durable import is_storage_trouble, offload, told_of, whole
 from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate, unusable_spool
 from topicd.job import Damaged, Job, Trouble
+from topicd.policy import Policy, bug, crash_loop
 from topicd.quarantine import Quarantine
 from topicd.spool import DONE
 from topicd.stages.base import StageWork
@@ -28,24 +27,6 @@ from topicd.telemetry.events import Events
 
 STORAGE_WAIT_S: Final = 2.0
 UNUSABLE_WAIT_FACTOR: Final = 4
-JITTER: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """When to try again, and when to stop trying. Times in seconds."""
-
-    attempts_max: int
-    crashes_max: int
-    retry_first_s: float
-    retry_max_s: float
-    down_first_s: float
-    down_max_s: float
-
-    def retry_in_s(self, attempts: int, asked_s: float | None) -> float:
-        """Return the wait after the given number of attempts: doubling, jittered, no less than a server asked for."""
-        wait_s: float = min(self.retry_first_s * 2.0 ** min(attempts - 1, 30), self.retry_max_s)
-        return max(wait_s * random.uniform(1, 1 + JITTER), asked_s or 0.0)  # noqa: S311 - spreads load, guards nothing
 
 
 class Lane:
@@ -84,6 +65,11 @@ class Lane:
         """Ask for a look at the stage's directory."""
         self._woken.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._in_hand
+
     async def run(self) -> None:
         """Look at each hint, and when something is due, until cancelled; then stop what is in hand and wait for it."""
         wait_s: float | None = 0.0
@@ -99,6 +85,13 @@ class Lane:
 
     async def _fill(self) -> float | None:
         """Begin what may be begun. Returns the seconds until another look is due; None when a hint will tell."""
+        try:
+            return await self._fill_from_tree()
+        except OSError as error:
+            self._gate.tell(unusable_spool(error))
+            return STORAGE_WAIT_S
+
+    async def _fill_from_tree(self) -> float | None:
         await self._let_go_of_moved()
         if not await self._gate.storage_ready():
             return STORAGE_WAIT_S
@@ -110,16 +103,26 @@ class Lane:
         if slots <= 0:
             return None
         self._stuck = {name: until for name, until in self._stuck.items() if until > time.monotonic()}
-        try:
-            ready = await offload(self._store.ready, self.stage, {*self._in_hand, *self._stuck}, slots)
-        except OSError as error:
-            self._gate.tell(unusable_spool(error))
-            return STORAGE_WAIT_S
+        ready = await offload(self._store.ready, self.stage, {*self._in_hand, *self._stuck}, slots)
+        if self.trouble and not ready.ids and not self._in_hand:
+            await self._probe()
         for name in ready.ids:
             task = asyncio.create_task(self._job(name, suspect=name in ready.suspects), name=f"{self.stage}:{name}")
             self._in_hand[name] = task
             task.add_done_callback(partial(self._put_down, name))
         return None if ready.next_due_s is None else max(0.05, ready.next_due_s - time.time())
+
+    async def _probe(self) -> None:
+        """Ask a backend that was away when no job is left to ask it with."""
+        try:
+            async with asyncio.timeout(self._policy.down_max_s):
+                await self._work.backend.probe()
+        except (Unavailable, Unusable) as error:
+            self._backend_away(error)
+        except Exception:  # noqa: BLE001 - anything else is an answer
+            self._backend_answered()
+        else:
+            self._backend_answered()
 
     async def _let_go_of_moved(self) -> None:
         if self._in_work:
@@ -141,15 +144,27 @@ class Lane:
         """One attempt at one job, from its count on disk to its end on disk."""
         try:
             async with self._engine.quarantine.turn(suspect=suspect):
-                job = await self._begin(name)
-                if job is not None:
-                    await self._attempt(job)
+                await self._begin_and_attempt(name)
         except FileNotFoundError:
             self._events.emit("job.moved_away", job=name, stage=self.stage)
         except StorageTrouble as error:
             self._gate.tell(error)
         except OSError as error:
-            await self._put_aside(name, error)
+            if is_storage_trouble(error):
+                self._gate.tell(told_of(error))
+            else:
+                await self._put_aside(name, error)
+
+    async def _begin_and_attempt(self, name: str) -> None:
+        beginning = asyncio.ensure_future(self._begin(name))
+        try:
+            job = await whole(_result(beginning))
+        except asyncio.CancelledError:
+            if (begun := beginning.result()) is not None:
+                await whole(self._give_back(begun))
+            raise
+        if job is not None:
+            await self._attempt(job)
 
     async def _put_aside(self, name: str, error: OSError) -> None:
         """A move was refused for a reason that is this job's own, such as a folder of its name in the way."""
@@ -180,7 +195,7 @@ class Lane:
         if begun.crashed:
             self._events.emit("job.crashed", job=name, stage=self.stage, crashes=crashes)
         if crashes >= self._policy.crashes_max:
-            await self._fail(begun.job, _crash_loop(crashes))
+            await self._fail(begun.job, crash_loop(crashes))
             return None
         self._events.emit("stage.started", job=name, stage=self.stage, attempt=begun.job.attempts[self.stage])
         return begun.job
@@ -191,14 +206,14 @@ class Lane:
             await self._run(job)
         except asyncio.CancelledError as error:
             if not (task := asyncio.current_task()) or not task.cancelling():
-                await self._conclude(job, RuntimeError(f"the work was cancelled by itself: {error!r}"))
+                await whole(self._conclude(job, RuntimeError(f"the work was cancelled by itself: {error!r}")))
                 return
-            await self._give_back(job)
+            await whole(self._give_back(job))
             raise
         except Exception as error:  # noqa: BLE001 - sorted by class in one place; what has none is a bug, and is told as one
-            await self._conclude(job, error)
+            await whole(self._conclude(job, error))
         else:
-            await self._finish(job, time.monotonic() - began)
+            await whole(self._finish(job, time.monotonic() - began))
 
     async def _run(self, job: Job) -> None:
         self._in_work.add(job.id)
@@ -232,11 +247,15 @@ class Lane:
             case StorageTrouble():
                 self._gate.tell(error)
                 await offload(self._store.give_back, self.stage, job)
+            case OSError() if is_storage_trouble(error):
+                self._gate.tell(told_of(error))
+                await offload(self._store.workspace(self.stage, job.id).sweep)
+                await offload(self._store.give_back, self.stage, job)
             case FileNotFoundError() if await offload(self._store.spool.missing, self.stage, {job.id}):
                 raise error
             case _:
                 self._events.emit("stage.bug", job=job.id, stage=self.stage, error=error)
-                await self._fail(job, _bug(error))
+                await self._fail(job, bug(error))
 
     async def _defer(self, job: Job, error: RetryLater) -> None:
         attempts = job.attempts[self.stage]
@@ -315,6 +334,11 @@ class Engine:
         """Ask for a look at a stage's directory."""
         self.lanes[stage].hint()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no lane has a job in hand."""
+        return all(lane.is_idle for lane in self.lanes.values())
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -322,17 +346,5 @@ class Engine:
                 group.create_task(lane.run(), name=lane.stage)
 
 
-def _crash_loop(crashes: int) -> Rejected:
-    return Rejected(
-        "crash_loop",
-        f"the daemon died {crashes} times while this job was in work",
-        hint="look at the log before each death; mend the cause, then `topicd retry`",
-    )
-
-
-def _bug(error: Exception) -> Rejected:
-    return Rejected(
-        "bug",
-        f"an error nobody foresaw: {type(error).__name__}: {error}",
-        hint="the log has the traceback; please report it. `topicd retry` tries again",
-    )
+async def _result(task: "asyncio.Future[Job | None]") -> Job | None:
+    return await task

@@ -76,6 +76,7 @@ CAUSES: Final = frozenset(
         "audio_cut",
         "audio_empty",
         "audio_formats_differ",
+        "audio_of_another_script",
         "audio_too_large",
         "audio_unfit",
         "backend_misbehaved",

@@ -32,6 +32,7 @@ from topicd.topic import is_topic_name, parse, too_large, unreadable
 TROUBLE_WAIT_S: Final = 5.0
 WRITER_LOOK_S: Final = 0.1
 BATCH_MAX: Final = 64
+MOVED_IN_MAX: Final = 4096
 NAMES_SAID_MAX: Final = 100
 
 _KINDS: Final = {
@@ -171,7 +172,7 @@ class Intake:
 
     def hint(self, moved_in: str | None = None) -> None:
         """Ask for a scan. A name that arrived whole by rename need not be quiet first; the scan decides all else."""
-        if moved_in is not None:
+        if moved_in is not None and len(self._moved_in) < MOVED_IN_MAX:
             self._moved_in[moved_in] = time.perf_counter()
         self.idle.clear()
         self._woken.set()
@@ -228,6 +229,9 @@ class Intake:
             taken = self._take(self._spool.input / name)
         except FileNotFoundError:
             return None  # someone was faster
+        except Rejected as error:
+            haul.ignored.append(Ignored(name, error.message))
+            return None
         except (OSError, TopicdError) as error:
             haul.troubles.append((name, error if isinstance(error, TopicdError) else _intake_trouble(error)))
             return TROUBLE_WAIT_S
@@ -246,8 +250,11 @@ class Intake:
         """
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except PermissionError:
+        except PermissionError as error:
             found = path.lstat()
+            if self._store.is_input_apart:
+                # It can be neither read nor renamed over; it stays, is told once, and is nothing to wait for.
+                raise unreadable() from error
             return Taken(self._store.claim(path, sha256="", size=found.st_size, inode=found.st_ino), unreadable())
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -288,7 +295,7 @@ class Intake:
         self._events.emit("job.failed", job=job.id, stage=Stage.SCRIPTS, error=refused, attempt=0)
 
     def _tell_ignored(self, ignored: list[Ignored]) -> None:
-        """Tell each once while it stays, up to a number; `status` shows the rest."""
+        """Tell each once while it stays, up to a number."""
         self._said &= {*ignored}
         for entry in ignored:
             if entry not in self._said and len(self._said) < NAMES_SAID_MAX:

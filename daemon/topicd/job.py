@@ -209,7 +209,7 @@ class SceneText:
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """What `scenes.json` holds: the script, and what the later stages need of the topic's options."""
+    """What `scenes.json` holds: the script, what the later stages need of the options, and of which topic it is."""
 
     title: str
     language: str
@@ -217,6 +217,7 @@ class Scenes:
     style: str
     seed: int
     scenes: tuple[SceneText, ...]
+    topic_sha256: str = ""
 
 
 T = TypeVar("T", Job, Manifest, Scenes, Trouble)

@@ -100,20 +100,21 @@ class Patience:
             meter.note("no daemon is running here; start one with `topicd run`")
 
 
-def find_source(spool: Spool, source: str, known: frozenset[str]) -> Found | None:
-    """Return the job made from a file of that name that was not there before."""
+def find_source(spool: Spool, source: str, sha256: str, known: frozenset[str]) -> Found | None:
+    """Return the job made from a file of that name and content that was not there before."""
     for place in (*SPOOL_PLACES, DONE):
         for name in reversed(spool.ids(place)):
             if name in known:
                 continue
             path = spool.place(place) / name
             with contextlib.suppress(OSError, TopicdError):
-                if spool.read_job(path).source == source:
+                job = spool.read_job(path)
+                if job.source == source and job.sha256 in {sha256, ""}:
                     return Found(place, name, path)
     return None
 
 
-def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: Meter) -> Found:
+def wait(spool: Spool, store: Store, meter: Meter, *, source: str, sha256: str, known: frozenset[str]) -> Found:
     """Watch a dropped file until its job is done, failed or held; return where it ended.
 
     Raises:
@@ -121,7 +122,7 @@ def wait(spool: Spool, store: Store, source: str, known: frozenset[str], meter: 
     """
     job, patience = "", Patience(store)
     while True:
-        found = _look(spool, job) if job else find_source(spool, source, known)
+        found = _look(spool, job) if job else find_source(spool, source, sha256, known)
         if found:
             job = found.id
             at = {"n": 0, "of": 0}

@@ -72,7 +72,7 @@ class Report:
             ],
             "failed": [self._failure(name) for name in self._spool.ids(Aside.FAILED)[-LISTED_MAX:]],
             "input": self._input(),
-            "free_bytes": free_bytes(self._spool.home),
+            "free_bytes": self._free_bytes(),
         }
 
     def show(self, found: Found) -> Json:
@@ -139,6 +139,12 @@ class Report:
         reason = self._spool.read_reason(path)
         reason = reason or Trouble("", "", "", "reason_missing", "reason.json is missing", "look at the job's folder")
         return {"job": name, **asdict(reason)}
+
+    def _free_bytes(self) -> int | None:
+        try:
+            return free_bytes(self._spool.home)
+        except OSError:
+            return None  # a home that is not there yet
 
     def _input(self) -> Json:
         try:

@@ -1,7 +1,8 @@
 """All that can be set, in one frozen tree.
 
 Owns every setting's name, unit, bounds and reason. Promises that a wrong value, or a `TOPICD_` name that does
-not exist, is told in one readable line each before anything starts. Never read by anything but `cli` and `app`.
+not exist, is told in one readable line each before anything starts. Never read by anything but the command line
+and what builds the daemon.
 
 Settings come from the environment, then from a file `.env` in the current directory, then from the defaults
 here. Names that the owner's other services use too (`OLLAMA_BASE_URL`, `SSL_VERIFY`, …) are kept as they are;

@@ -65,7 +65,11 @@ class Spool:
 
     def missing(self, place: str, names: Collection[str]) -> set[str]:
         """Return those of the jobs that are not in a place."""
-        return {name for name in names if not (self.place(place) / name).is_dir()}
+        return {name for name in names if not os.path.lexists(self.place(place) / name)}
+
+    def has_work(self) -> bool:
+        """Tell whether any stage holds a job; a folder without a topic is none."""
+        return any(self.is_claimed(self.place(stage) / name) for stage in Stage for name in self.ids(stage))
 
     def counts(self) -> Mapping[str, int]:
         """Return how many jobs are in each place, `output` included."""

@@ -37,7 +37,7 @@ class State(NamedTuple):
     """One row of the state table.
 
     Attributes:
-        key: S0 … S5.
+        key: S0 … S7.
         exists: what is on the disk.
         meaning: what that means.
         after_crash: what the next start does about it.

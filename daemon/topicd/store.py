@@ -7,6 +7,7 @@ a thread.
 """
 
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -24,6 +25,8 @@ from topicd.job import Job, Trouble
 from topicd.spool import DONE, Found, Spool, retryable
 from topicd.states import Aside, Stage
 from topicd.workspace import Workspace
+
+NOT_BEFORE_MAX_S: Final = 8 * 86_400.0
 
 
 class Illegal(TopicdError):
@@ -59,6 +62,7 @@ class Store:
         self.run: Final = secrets.token_hex(8)
         self.durable: Final = durable
         self._clock = clock
+        self._published = set[str]()
         self._claims = Claims(spool, durable, clock)
 
     def open(self) -> None:
@@ -92,7 +96,7 @@ class Store:
         """
         spool = self.spool
         layout.sweep(spool)
-        done = self._claims.recover(is_input_apart=self._is_input_apart)
+        done = self._claims.recover(is_input_apart=self.is_input_apart)
         for path in spool.output.glob(f".*{INCOMING}"):
             self.durable.remove_tree(path)
             done.append(f"{path.name}: a publish that was cut short (S5)")
@@ -108,10 +112,10 @@ class Store:
         for name in self.spool.ids(stage):
             if len(ids) >= limit:
                 break
-            if name in busy or not (self.spool.is_claimed(folder / name) or self._is_published(name)):
+            if name in busy or not (self.spool.is_claimed(folder / name) or name in self._published):
                 continue
             due, suspect = self._due(stage, folder / name)
-            if due > now:
+            if now < due < now + NOT_BEFORE_MAX_S:  # beyond that the clock was wrong when it was deferred
                 next_due = min(due, next_due or due)
                 continue
             ids.append(name)
@@ -122,7 +126,7 @@ class Store:
     def begin(self, stage: Stage, name: str) -> Begun:
         """Count an attempt, and a crash if the one before it never ended; both are on disk before the work starts."""
         path = self.spool.place(stage) / name
-        if stage is Stage.IMAGES and self._is_published(name):
+        if name in self._published:
             self.durable.remove_tree(path)
         before = self.spool.read_job(path)
         job = before.begin(stage, run=self.run, at=self._clock())
@@ -151,6 +155,8 @@ class Store:
         target = self.spool.place(after or DONE) / job.id
         if after is None:
             self.durable.publish(path, target)
+            if path.exists():  # across file systems, when the source could not be removed
+                self._published.add(job.id)
         else:
             self.durable.rename(path, target)
         return target
@@ -177,10 +183,7 @@ class Store:
         if found.place not in (*Stage, Aside.FAILED):
             raise Illegal("not_here", f"{found.id} is in {found.place}/: there is nothing to hold")
         held = self._move(found, Aside.HELD)
-        with contextlib.suppress(OSError, TopicdError):  # a damaged job is held as it is
-            job = self.spool.read_job(held.path)
-            if job.begun:
-                self._save(held.path, job.give_back(job.begun.stage))
+        self._end_attempt(held.path)
         return held
 
     def release(self, found: Found) -> Found:
@@ -191,6 +194,7 @@ class Store:
         """
         if found.place != Aside.HELD:
             raise Illegal("not_held", f"{found.id} is in {found.place}/, not held")
+        self._end_attempt(found.path)
         return self._move(found, self._resume_stage(found.path))
 
     def retry(self, found: Found) -> Found:
@@ -207,6 +211,7 @@ class Store:
         self._mend_job_file(found.path)
         self._save(found.path, self.spool.read_job(found.path).afresh())
         if found.place != Aside.FAILED:
+            os.utime(found.path)  # an event in the stage's directory, so that a daemon looks now
             return found
         return self._move(found, self._resume_stage(found.path))
 
@@ -225,7 +230,8 @@ class Store:
         self.durable.write(path / files.JOB, files.encode(job))
 
     @cached_property
-    def _is_input_apart(self) -> bool:
+    def is_input_apart(self) -> bool:
+        """Whether input/ is on another file system than the spool."""
         return not layout.same_file_system(self.spool.input, self.spool.place(Stage.SCRIPTS), self.run)
 
     @cached_property
@@ -235,6 +241,13 @@ class Store:
     def _is_published(self, name: str) -> bool:
         """Tell whether a job is in output/ already (S6), which only a publish across file systems can leave behind."""
         return self._is_output_apart and (self.spool.output / name / files.MANIFEST).is_file()
+
+    def _end_attempt(self, path: Path) -> None:
+        """Give back an attempt that a person cut short, so that the next daemon does not take it for a death."""
+        with contextlib.suppress(OSError, TopicdError):  # a damaged job is moved as it is
+            job = self.spool.read_job(path)
+            if job.begun:
+                self._save(path, job.give_back(job.begun.stage))
 
     def _resume_stage(self, path: Path) -> Stage:
         try:

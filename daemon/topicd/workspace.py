@@ -181,6 +181,11 @@ class Workspace:
         self._durable.adopt(temporary, self._target(path))
         self._record(path, sha256, size, Made(made_from, dict(by), round(seconds, 3), rfc3339(at)))
 
+    def digest_of(self, path: str) -> str:
+        """Return the sha256 that the manifest has of a product; empty when it has none."""
+        entry = self.manifest.get(path)
+        return entry.sha256 if entry else ""
+
     def read(self, path: str, bytes_max: int) -> bytes:
         """Return a product's bytes."""
         return read_limited(self.path / path, bytes_max)
@@ -208,9 +213,19 @@ class Workspace:
         Raises:
             Damaged: `manifest.json` is not one.
         """
+        if self._is_of_another_topic():
+            return Stage.SCRIPTS
         harmed = {stage_of(entry.path) for entry in self.manifest.products if not self._matches(entry)}
         undone = {stage for stage, last in LAST_PRODUCTS.items() if self.manifest.get(last) is None}
         return next((stage for stage in Stage if stage in harmed | undone), Stage.IMAGES)
+
+    def _is_of_another_topic(self) -> bool:
+        """Tell whether the topic has been mended since the script was written."""
+        try:
+            of = self.scenes().topic_sha256
+            return of not in {"", _hash(self.path / files.TOPIC)[0]}
+        except (OSError, Rejected):
+            return False  # what is missing or harmed is made again for that
 
     def verify(self) -> None:
         """Check every product against the manifest.

@@ -281,7 +281,7 @@ def test_add_waits_and_prints_the_folder(home: Home) -> None:
 
 def test_add_waits_and_tells_why_it_failed(home: Home) -> None:
     with running(home):
-        done = home.topicd("add", "   ", "--wait")
+        done = home.topicd("add", "---\ncolour: red\n---\n# A topic\n", "--wait")
     assert done.returncode == 1
     assert "hint:" in done.stderr
 

@@ -12,10 +12,11 @@ import pytest
 
 from fakes.backends import Fake
 from topicd.durable import Durable
-from topicd.engine import Engine, Policy
+from topicd.engine import Engine
 from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate
 from topicd.job import Job, Trouble
+from topicd.policy import Policy
 from topicd.spool import DONE, Spool
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Ready, Store
@@ -509,7 +510,7 @@ async def test_a_job_that_is_moved_as_its_work_ends_is_no_fault(tmp_path: Path) 
         ZeroDivisionError("division by zero"),
         FileNotFoundError(2, "No such file or directory", "scenes.json"),
         PermissionError(13, "Permission denied", "audio"),
-        OSError(28, "No space left on device"),
+        OSError(1, "Operation not permitted"),
         TimeoutError(),
         ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
         RecursionError("too deep"),

@@ -13,10 +13,11 @@ from fakes.backends import FakeScript
 from rig.pipeline import TOPIC, UNITS, House, claim, product, work
 from topicd.backends.base import Backend
 from topicd.durable import Durable
-from topicd.engine import Engine, Policy
+from topicd.engine import Engine
 from topicd.errors import Rejected
 from topicd.gate import StorageGate
 from topicd.job import Job
+from topicd.policy import Policy
 from topicd.spool import DONE
 from topicd.states import Aside, Stage
 from topicd.telemetry.events import Event, Events

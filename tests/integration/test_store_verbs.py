@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,10 +112,16 @@ def test_give_back_uncounts(house: House, store: Store) -> None:
 
 
 def test_defer_keeps_the_count_the_time_and_the_error(house: House, store: Store) -> None:
-    store.defer(Stage.SCRIPTS, began(house, store), TROUBLE, 4e9)
+    later = time.time() + 1000
+    store.defer(Stage.SCRIPTS, began(house, store), TROUBLE, later)
     job = saved(house)
-    assert (job.attempts, job.not_before_s, job.last_error, job.begun) == ({"scripts": 1}, 4e9, TROUBLE, None)
-    assert store.ready(Stage.SCRIPTS, (), limit=1) == ([], set(), 4e9)
+    assert (job.attempts, job.not_before_s, job.last_error, job.begun) == ({"scripts": 1}, later, TROUBLE, None)
+    assert store.ready(Stage.SCRIPTS, (), limit=1) == ([], set(), later)
+
+
+def test_a_wait_of_years_is_a_clock_that_was_wrong(house: House, store: Store) -> None:
+    store.defer(Stage.SCRIPTS, began(house, store), TROUBLE, 4e9)
+    assert len(store.ready(Stage.SCRIPTS, (), limit=1).ids) == 1
 
 
 def test_fail_says_why_in_reason_json(house: House, store: Store) -> None:

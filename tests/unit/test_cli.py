@@ -230,7 +230,8 @@ def test_130_ctrl_c_while_waiting_and_the_topic_stays(process: Home) -> None:
     assert waiting.returncode == cli.INTERRUPTED
     assert "Traceback" not in err
     assert out == ""
-    assert [path.name for path in process.input.iterdir()] == ["topic.md"]
+    assert [path.name for path in process.input.iterdir()] == ["why-the-sky-is-blue.md"]
+    assert "the job goes on" in err
 
 
 def test_status_as_json(desk: Desk) -> None:
@@ -402,7 +403,9 @@ def dropped(desk: Desk) -> dict[str, bytes]:
 def test_add_a_file_keeps_its_name_and_bytes(desk: Desk, tmp_path: Path) -> None:
     topic = tmp_path / "tides.txt"
     topic.write_bytes(b"# Mar\xe9\r\n")
-    assert desk.run("add", str(topic)) == (0, f"{desk.spool.input}/tides.txt\n", "")
+    code, out, err = desk.run("add", str(topic))
+    assert (code, out) == (0, f"{desk.spool.input}/tides.txt\n")
+    assert "no daemon is running here" in err
     assert dropped(desk) == {"tides.txt": b"# Mar\xe9\r\n"}
     assert topic.exists()
 
@@ -441,15 +444,21 @@ def test_add_a_file_with_the_longest_name(desk: Desk, tmp_path: Path, name: str)
 
 def test_add_text(desk: Desk) -> None:
     code, out, _ = desk.run("add", "why the sky is blue")
-    assert (code, out) == (0, f"{desk.spool.input}/topic.md\n")
-    assert dropped(desk) == {"topic.md": b"why the sky is blue"}
+    assert (code, out) == (0, f"{desk.spool.input}/why-the-sky-is-blue.md\n")
+    assert dropped(desk) == {"why-the-sky-is-blue.md": b"why the sky is blue"}
 
 
-@pytest.mark.parametrize("text", ["x" * 5000, "line one\nline two", "a/b", "\udcff", "say tides.md", "n" * 300])
+@pytest.mark.parametrize("text", ["x" * 5000, "line one\nline two", "a/b", "\udcff", "n" * 300])
 def test_add_any_text(desk: Desk, text: str) -> None:
     code, _, err = desk.run("add", text)
     assert code == 0, err
     assert list(dropped(desk).values()) == [os.fsencode(text)]
+
+
+@pytest.mark.parametrize("text", ["meu tema.md", "/nowhere/foo.pdf", "notas.markdown", "~/x.docx", "./nada", "  "])
+def test_what_looks_like_a_file_that_is_not_there_is_no_topic(desk: Desk, text: str) -> None:
+    assert desk.run("add", text)[0] == cli.USAGE
+    assert dropped(desk) == {}
 
 
 def test_add_from_standard_input(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

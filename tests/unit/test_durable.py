@@ -89,7 +89,7 @@ def test_a_close_that_fails_is_a_write_that_fails(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"file": b"old"}
 
 
-@pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENOENT, errno.EXDEV])
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOENT, errno.EXDEV])
 def test_an_error_that_does_not_blame_the_disk_stays_what_it_is(tmp_path: Path, error: int) -> None:
     with pytest.raises(OSError, match=os.strerror(error)):
         Durable(FailingDisk(1, error)).write(tmp_path / "file", b"new")

@@ -78,16 +78,21 @@ class AudioStage:
     async def _join(self, scenes: Scenes, space: Workspace) -> None:
         names = [_names(number) for number in range(1, len(scenes.scenes) + 1)]
         entries = [space.manifest.get(name) for pair in names for name in pair]
-        made_from = digest(parts=[entry.sha256 for entry in entries if entry], pause_s=self._pause_s)
+        made_from = digest(
+            parts=[entry.sha256 for entry in entries if entry],
+            script=await offload(space.digest_of, files.SCENES),
+            pause_s=self._pause_s,
+        )
         if all([await offload(space.whole, name, made_from) for name in DERIVED]):
             return
         begun = time.monotonic()
+        script = await offload(space.digest_of, files.SCENES)
         target = await offload(space.aside, files.AUDIO)
         paths = [str(space.path / wav) for wav, _ in names]
         payload = {"paths": paths, "pause_s": self._pause_s, "target": str(target)}
         placed, _ = await self._press.call("join", payload, timeout_s=PRESS_TIMEOUT_S)
         spoken = await offload(_placed, scenes, placed, [space.path / cues for _, cues in names])
-        for name, data in _captions(spoken).items():
+        for name, data in _captions(spoken, script).items():
             seconds = time.monotonic() - begun
             await offload(space.keep, name, data, made_from=made_from, by={}, seconds=seconds, at=time.time())
         seconds = time.monotonic() - begun
@@ -108,9 +113,11 @@ def _placed(scenes: Scenes, placed: Mapping[str, Any], cue_paths: Sequence[Path]
     ]
 
 
-def _captions(spoken: Sequence[SceneSpeech]) -> dict[str, bytes]:
+def _captions(spoken: Sequence[SceneSpeech], script: str) -> dict[str, bytes]:
+    """Return the files of the captions; `script` is the digest of the script that they are of."""
     cues = cues_from_scenes(spoken)
     timeline = {
+        "script": script,
         "starts_s": [each.start_s for each in spoken],
         "cues": [[cue.start_s, cue.end_s, cue.text] for cue in cues],
     }

@@ -54,6 +54,7 @@ class ImagesStage:
         """Make the pictures that are not whole, then the page."""
         await offload(space.need, TIMELINE, files.AUDIO)
         scenes = await offload(space.scenes)
+        await offload(_need_audio_of_this_script, space)
         by = made_by(self.backend)
         requests = {name(number): self._request(number, scenes) for number in range(len(scenes.scenes) + 1)}
         units = Units(self._events, job, Stage.IMAGES, self.backend.name, of=len(requests))
@@ -130,6 +131,21 @@ class ImagesStage:
             "cues": timeline["cues"],
             "notes": [self._notes[maker] for maker in makers(space) if maker in self._notes],
         }
+
+
+def _need_audio_of_this_script(space: Workspace) -> None:
+    """Check that the audio tells the script that is there: a person may have moved the job past the audio stage.
+
+    Raises:
+        Rejected: it tells another one.
+    """
+    timeline = json.loads(space.read(TIMELINE, files.JSON_BYTES_MAX))
+    if timeline.get("script") != space.digest_of(files.SCENES):
+        raise Rejected(
+            "audio_of_another_script",
+            "the audio does not tell the script that is there",
+            hint="move the job to spool/audio/: its audio is made again",
+        )
 
 
 def name(number: int) -> str:

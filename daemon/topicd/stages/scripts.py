@@ -55,7 +55,8 @@ class ScriptsStage:
 
     async def run(self, job: Job, space: Workspace) -> None:
         """Make `script.md` and `scenes.json`, unless they are whole and made from this topic by this backend."""
-        topic = parse(await space.topic(self._topic_bytes_max), scenes_max=self._scenes_max)
+        data = await space.topic(self._topic_bytes_max)
+        topic = parse(data, scenes_max=self._scenes_max)
         request = self._request(topic, job)
         by = made_by(self.backend)
         made_from = digest(request=asdict(request), voice=self._chosen_voice(topic), by=by)
@@ -72,6 +73,7 @@ class ScriptsStage:
             voice=self._chosen_voice(topic),
             style=request.style,
             seed=request.seed,
+            topic_sha256=hashlib.sha256(data).hexdigest(),
             scenes=tuple(SceneText(scene.narration.strip(), scene.picture.strip()) for scene in script.scenes),
         )
         for name, data in ((files.SCRIPT, markdown(scenes).encode()), (files.SCENES, files.encode(scenes))):

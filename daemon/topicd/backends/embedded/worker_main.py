@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
 
+from topicd.durable import is_storage_trouble, told_of
 from topicd.errors import RetryLater, TopicdError, Unusable
 
 PREFIX: Final = struct.Struct(">IQ")
@@ -46,6 +47,8 @@ def encode(header: Mapping[str, object], body: bytes = b"") -> bytes:
 
 def describe(error: BaseException) -> dict[str, object]:
     """Return the error as JSON: its own words for an error of topicd, type and text for any other."""
+    if isinstance(error, OSError) and is_storage_trouble(error):
+        error = told_of(error)
     if not isinstance(error, TopicdError):
         text = f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]
         error = RetryLater("worker_error", text)

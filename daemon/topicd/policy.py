@@ -1,0 +1,47 @@
+"""When to try again, when to stop trying, and the words for it.
+
+Owns the numbers and the two refusals that come from the engine itself. Pure: decisions in, waits and errors out.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+from topicd.errors import Rejected
+
+JITTER: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to try again, and when to stop trying. Times in seconds."""
+
+    attempts_max: int
+    crashes_max: int
+    retry_first_s: float
+    retry_max_s: float
+    down_first_s: float
+    down_max_s: float
+
+    def retry_in_s(self, attempts: int, asked_s: float | None) -> float:
+        """Return the wait after the given number of attempts: doubling, jittered, no less than a server asked for."""
+        wait_s: float = min(self.retry_first_s * 2.0 ** min(attempts - 1, 30), self.retry_max_s)
+        return max(wait_s * random.uniform(1, 1 + JITTER), asked_s or 0.0)  # noqa: S311 - spreads load, guards nothing
+
+
+def crash_loop(crashes: int) -> Rejected:
+    """Return the refusal of a job that takes the daemon down with it."""
+    return Rejected(
+        "crash_loop",
+        f"the daemon died {crashes} times while this job was in work",
+        hint="look at the log before each death; mend the cause, then `topicd retry`",
+    )
+
+
+def bug(error: Exception) -> Rejected:
+    """Return the refusal of a job that met an error nobody foresaw."""
+    return Rejected(
+        "bug",
+        f"an error nobody foresaw: {type(error).__name__}: {error}",
+        hint="the log has the traceback; please report it. `topicd retry` tries again",
+    )
