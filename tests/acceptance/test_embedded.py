@@ -298,7 +298,7 @@ def test_three_topics_at_once_one_of_them_only_a_title(home: Home) -> None:
         check_folder(folder, (256, 256))
         scenes = load(folder / "scenes.json")
         titles[scenes["title"]] = len(scenes["scenes"])
-        assert "Draft: a very small language model" in (folder / "index.html").read_text()
+        assert "Draft: what the topic does not say" in (folder / "index.html").read_text()
     assert titles == {"Why the sea rises": 3, "Honey bees": 2, "Bread": 2}
 
 
