@@ -3,9 +3,8 @@
 Owns the order of system calls in which files and directories are written, renamed and synchronised, and is the
 only module that calls fsync. Promises that a function here returns only when a power cut can no longer take
 back what it did, and that a reader sees the old file or the new one, never a torn one. A failed fsync is never
-tried again on the same
-file: the kernel may have dropped the pages and said so once (Rebello et al., USENIX ATC 2020), so the temporary file is
-thrown away and the error raised. Never decides what a file means.
+tried again on the same file: the kernel may have dropped the pages and said so once (Rebello et al., USENIX
+ATC 2020), so the temporary file is thrown away and the error raised. Never decides what a file means.
 
 The calls that change the disk go through `Disk`, the one seam where a test can watch or break them.
 """
@@ -16,9 +15,9 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from topicd.errors import StorageTrouble
 
@@ -120,7 +119,7 @@ async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         raise
 
 
-async def whole(work: Coroutine[Any, Any, R]) -> R:
+async def whole(work: Awaitable[R]) -> R:
     """Run what must not be cut in two, such as a move and the word of it; a cancelled caller waits for its end."""
     task = asyncio.ensure_future(work)
     try:

@@ -158,7 +158,7 @@ class Lane:
     async def _begin_and_attempt(self, name: str) -> None:
         beginning = asyncio.ensure_future(self._begin(name))
         try:
-            job = await whole(_result(beginning))
+            job = await whole(beginning)
         except asyncio.CancelledError:
             if (begun := beginning.result()) is not None:
                 await whole(self._give_back(begun))
@@ -344,7 +344,3 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             for lane in self.lanes.values():
                 group.create_task(lane.run(), name=lane.stage)
-
-
-async def _result(task: "asyncio.Future[Job | None]") -> Job | None:
-    return await task

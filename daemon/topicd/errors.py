@@ -61,7 +61,8 @@ class Rejected(TopicdError):
 class Unusable(TopicdError):
     """Our own set-up is wrong: a missing package, model or voice, a refused password. No job is blamed.
 
-    At the start it ends the daemon with exit code 78; later the stage waits until a person has mended it.
+    A wrong setting, home or port ends the daemon at its start with exit code 78; in the work the stage waits until
+    a person has mended it.
     """
 
 

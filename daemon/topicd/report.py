@@ -1,4 +1,4 @@
-"""What `status` and `show` tell, as values and as text.
+"""What `status` and `show` tell, as values; the command line makes text of them.
 
 Owns the shape of `--json`, which is documented in docs/ARCHITECTURE.md and does not change within a major
 version. Promises to read only the tree (and, of a running daemon, its `/readyz`), so that it works with the

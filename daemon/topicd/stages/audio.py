@@ -1,4 +1,4 @@
-"""The audio stage: `scenes.json` → `audio/001.wav` …, `audio.wav`, `captions.vtt`, `captions.srt`.
+"""The audio stage: `scenes.json` → `audio/001.wav` and `001.json` …, `audio.wav`, captions, `timeline.json`.
 
 Owns what narration must be to count, how scenes are joined, and where captions get their times: from the exact
 number of samples. Promises that one scene is one unit.

@@ -7,16 +7,13 @@ are temporary until the stage adopts them.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from topicd.backends.base import Picture
 from topicd.stages.captions import Cue
 from topicd.stages.images import checked_png
 from topicd.stages.page import PageScene, build_page
 from topicd.stages.wav import join, read_wave
-
-TARGET: Final = f"{__name__}:Press"
-"""What a worker runs."""
 
 
 class Press:
