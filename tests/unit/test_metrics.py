@@ -105,7 +105,6 @@ class Daemon:
         ),
         ("watcher.restarted", {"reason": "reader_died"}, {"watcher_restarts_total reason=reader_died": 1}),
         ("watcher.restarted", {"reason": "/some/path"}, {"watcher_restarts_total reason=other": 1}),
-        ("rescan.found", {"where": "input", "count": 4}, {"rescan_found_total": 4}),
         ("daemon.ready", {"seconds": 0.1, "jobs": 3}, {"ready": 1}),
         (
             "backend.unavailable",

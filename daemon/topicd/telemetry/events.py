@@ -116,11 +116,8 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "watcher.started": _spec("info", "watching by {mode}", "mode"),
         "watcher.restarted": _spec("warning", "watching anew: {reason}", "reason"),
         "watcher.trouble": _spec("warning", "watching by {mode} has trouble: {error}", "error mode"),
-        "rescan.found": _spec("info", "{count} found in {where} that no event told of", "where count"),
         "storage.trouble": _spec("error", "everything waits for the disk: {error}", "error"),
         "storage.ok": _spec("info", "the disk is well again"),
-        "worker.started": _spec("debug", "worker for {backend} started as process {pid}", "backend pid"),
-        "worker.stopped": _spec("debug", "worker for {backend} stopped: {reason}", "backend reason"),
     }
 )
 

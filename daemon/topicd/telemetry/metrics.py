@@ -123,9 +123,6 @@ class Metrics:
         self.watcher_restarts = self._counter(
             "topicd_watcher_restarts", "Times the watcher began anew.", reason=self.reasons
         )
-        self.rescan_found = self._counter(
-            "topicd_rescan_found", "Files and jobs found by a scan that no event told of."
-        )
         self.backend_up = self._gauge(
             "topicd_backend_up", "0 while the stage waits for its backend, else 1.", stage=self.stages
         )
@@ -182,7 +179,6 @@ class MetricSink:
             "backend.available": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(1),
             "backend.unavailable": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(0),
             "watcher.restarted": lambda event: m.watcher_restarts.labels(*self._labels(event, "reason")).inc(),
-            "rescan.found": lambda event: m.rescan_found.inc(_number(event, "count") or 0),
         }
 
     def see(self, event: Event) -> None:
