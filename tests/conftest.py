@@ -4,9 +4,14 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from rig.daemon import FAKES, QUICK, Home
+
+hypothesis.settings.register_profile("large", max_examples=5_000, deadline=None)
+if os.environ.get("FUZZ") == "large":
+    hypothesis.settings.load_profile("large")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,8 @@ from topicd.backends.base import AudioBackend, Speech, SpeechRequest
 from topicd.backends.embedded.worker import Worker
 from topicd.durable import offload
 from topicd.job import Job, Scenes
-from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, ask, made_by
+from topicd.stages.ask import ask
+from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, aside, made_by
 from topicd.stages.captions import SceneSpeech, cues_from_scenes, to_srt, to_vtt
 from topicd.stages.wav import check_speech
 from topicd.states import Stage
@@ -68,7 +69,7 @@ class AudioStage:
             units.kept(unit)
             return
         units.begin()
-        speech = await ask(self.backend.speak(request), Speech, unit=unit, timeout_s=self._timeout_s)
+        speech = await ask(self.backend.speak, request, Speech, unit=unit, timeout_s=self._timeout_s)
         await offload(check_speech, speech, text=request.text, unit=unit, bytes_max=SPEECH_BYTES_MAX)
         cues = json.dumps(speech.cues).encode()
         for name, data in ((cues_name, cues), (wav_name, speech.wav)):
@@ -87,16 +88,16 @@ class AudioStage:
             return
         begun = time.monotonic()
         script = await offload(space.digest_of, files.SCENES)
-        target = await offload(space.aside, files.AUDIO)
         paths = [str(space.path / wav) for wav, _ in names]
-        payload = {"paths": paths, "pause_s": self._pause_s, "target": str(target)}
-        placed, _ = await self._press.call("join", payload, timeout_s=PRESS_TIMEOUT_S)
-        spoken = await offload(_placed, scenes, placed, [space.path / cues for _, cues in names])
-        for name, data in _captions(spoken, script).items():
-            seconds = time.monotonic() - begun
-            await offload(space.keep, name, data, made_from=made_from, by={}, seconds=seconds, at=time.time())
-        seconds = time.monotonic() - begun
-        await offload(space.adopt, files.AUDIO, target, made_from=made_from, by={}, seconds=seconds, at=time.time())
+        async with aside(space, files.AUDIO) as target:
+            payload = {"paths": paths, "pause_s": self._pause_s, "target": str(target)}
+            placed, _ = await self._press.call("join", payload, timeout_s=PRESS_TIMEOUT_S)
+            spoken = await offload(_placed, scenes, placed, [space.path / cues for _, cues in names])
+            for name, data in _captions(spoken, script).items():
+                seconds = time.monotonic() - begun
+                await offload(space.keep, name, data, made_from=made_from, by={}, seconds=seconds, at=time.time())
+            seconds, at = time.monotonic() - begun, time.time()
+            await offload(space.adopt, files.AUDIO, target, made_from=made_from, by={}, seconds=seconds, at=at)
 
 
 def _names(number: int) -> tuple[str, str]:

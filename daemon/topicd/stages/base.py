@@ -1,26 +1,27 @@
-"""What the three stages share: how a backend is asked, and how units are reported.
+"""What the three stages share: what is said of a product's maker, how units are reported.
 
 Owns the contract of a stage: it reads the job's files, asks a backend, leaves files. Promises that a unit which
 is whole and made from the same is not made again. Never retries, never moves a job, never sees how a backend is
 reached.
 """
 
-import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from pathlib import Path
+from typing import Final, Protocol
 
 from topicd.backends.base import Backend
-from topicd.errors import RetryLater, TopicdError
+from topicd.durable import offload
+from topicd.errors import Unusable
 from topicd.job import Job
 from topicd.telemetry.events import Events
 from topicd.workspace import Workspace
 
 SEED_MASK: Final = 0x7FFF_FFFF
 PRESS_TIMEOUT_S: Final = 300.0
-
-T = TypeVar("T")
+PROVENANCE_CHARS_MAX: Final = 10_000
 
 
 class StageWork(Protocol):
@@ -46,38 +47,37 @@ class StageWork(Protocol):
 
 
 def made_by(backend: Backend) -> dict[str, str]:
-    """Return what the manifest says of a product's maker."""
-    return {"backend": backend.name, **backend.provenance()}
-
-
-async def ask(call: Awaitable[T], kind: type[T], *, unit: str, timeout_s: float) -> T:
-    """Wait for a backend's answer, within a limit, and check that it is of the right type.
+    """Return what the manifest says of a product's maker.
 
     Raises:
-        RetryLater: it took too long, or returned something else.
-        TopicdError: what the backend raised, with the unit filled in.
+        Unusable: the backend says something else than a few strings; the manifest could not be read again.
     """
+    said = backend.provenance()
+    if not _is_of_strings(said):
+        raise _unfit(backend, "is not a mapping from strings to strings")
+    if sum(len(key) + len(value) for key, value in said.items()) > PROVENANCE_CHARS_MAX:
+        raise _unfit(backend, f"has more than {PROVENANCE_CHARS_MAX:,} characters")
+    return {"backend": backend.name, **said}
+
+
+def _is_of_strings(said: object) -> bool:
+    return isinstance(said, Mapping) and all(isinstance(word, str) for pair in said.items() for word in pair)
+
+
+def _unfit(backend: Backend, what: str) -> Unusable:
+    hint = "this is a fault of the backend; if it is your own class, mend it"
+    return Unusable("backend_misbehaved", f"the provenance of the backend {backend.name} {what}", hint=hint)
+
+
+@contextlib.asynccontextmanager
+async def aside(space: Workspace, path: str) -> AsyncIterator[Path]:
+    """Give the name of a temporary file beside a product, for `adopt`; what is not adopted is removed at the end."""
+    file = await offload(space.aside, path)
     try:
-        async with asyncio.timeout(timeout_s):
-            answer = await call
-    except TimeoutError as error:
-        raise RetryLater(
-            "timeout",
-            f"the backend did not answer within {timeout_s:g} s",
-            hint="if it is only slow, raise the stage's TOPICD_…_TIMEOUT_S",
-            unit=unit,
-        ) from error
-    except TopicdError as error:
-        error.unit = error.unit or unit
-        raise
-    if not isinstance(answer, kind):
-        raise RetryLater(
-            "backend_misbehaved",
-            f"the backend returned {type(answer).__name__}, not {kind.__name__}",
-            hint="this is a fault of the backend; if it is your own class, mend it",
-            unit=unit,
-        )
-    return answer
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # the trouble that led here is the one to tell
+            await offload(file.unlink, missing_ok=True)
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from topicd.backends.embedded.worker import Worker
 from topicd.durable import offload
 from topicd.errors import Rejected, RetryLater
 from topicd.job import Job, Scenes
+from topicd.stages.ask import ask
 from topicd.stages.audio import TIMELINE
-from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, ask, made_by
+from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, aside, made_by
 from topicd.states import Stage
 from topicd.telemetry.events import Events
 from topicd.workspace import Workspace, digest
@@ -72,13 +73,13 @@ class ImagesStage:
             units.kept(unit)
             return
         units.begin()
-        picture = await ask(self.backend.draw(request), Picture, unit=unit, timeout_s=self._timeout_s)
+        picture = await ask(self.backend.draw, request, Picture, unit=unit, timeout_s=self._timeout_s)
         check_size(picture, unit)
-        file = await offload(space.aside, path)
-        await offload(file.write_bytes, picture.data)
-        payload = {"path": str(file), "width_px": request.width_px, "height_px": request.height_px, "unit": unit}
-        await self._press.call("picture", payload, timeout_s=PRESS_TIMEOUT_S)
-        await offload(space.adopt, path, file, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
+        async with aside(space, path) as file:
+            await offload(file.write_bytes, picture.data)
+            payload = {"path": str(file), "width_px": request.width_px, "height_px": request.height_px, "unit": unit}
+            await self._press.call("picture", payload, timeout_s=PRESS_TIMEOUT_S)
+            await offload(space.adopt, path, file, made_from=made_from, by=by, seconds=units.seconds, at=time.time())
         units.finished(unit)
 
     def _request(self, number: int, scenes: Scenes) -> PictureRequest:
@@ -103,11 +104,11 @@ class ImagesStage:
         )
         if not await offload(space.whole, files.PAGE, made_from):
             begun = time.monotonic()
-            target = await offload(space.aside, files.PAGE)
             payload = await offload(self._page, job, scenes, space)
-            await self._press.call("page", {"target": str(target), **payload}, timeout_s=PRESS_TIMEOUT_S)
-            seconds = time.monotonic() - begun
-            await offload(space.adopt, files.PAGE, target, made_from=made_from, by={}, seconds=seconds, at=time.time())
+            async with aside(space, files.PAGE) as target:
+                await self._press.call("page", {"target": str(target), **payload}, timeout_s=PRESS_TIMEOUT_S)
+                seconds, at = time.monotonic() - begun, time.time()
+                await offload(space.adopt, files.PAGE, target, made_from=made_from, by={}, seconds=seconds, at=at)
         await offload(space.verify)
 
     def _page(self, job: Job, scenes: Scenes, space: Workspace) -> dict[str, Any]:
@@ -168,7 +169,12 @@ def check_size(picture: Picture, unit: str) -> None:
     if not isinstance(picture.data, bytes):
         raise _unfit(f"its data are {type(picture.data).__name__}", unit)
     if len(picture.data) > PICTURE_BYTES_MAX:
-        raise Rejected("image_too_large", f"the picture has {len(picture.data):,} bytes", unit=unit)
+        raise Rejected(
+            "image_too_large",
+            f"the picture has {len(picture.data):,} bytes; the most is {PICTURE_BYTES_MAX:,}",
+            hint="let the backend compress its pictures",
+            unit=unit,
+        )
 
 
 def checked_png(picture: Picture, width_px: int, height_px: int, unit: str) -> bytes:

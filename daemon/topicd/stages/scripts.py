@@ -11,11 +11,12 @@ from dataclasses import asdict
 from typing import Final
 
 from topicd import job as files
-from topicd.backends.base import Script, ScriptBackend, ScriptRequest
+from topicd.backends.base import Scene, Script, ScriptBackend, ScriptRequest
 from topicd.durable import offload
 from topicd.errors import RetryLater
 from topicd.job import Job, Scenes, SceneText
-from topicd.stages.base import SEED_MASK, Units, ask, made_by
+from topicd.stages.ask import ask
+from topicd.stages.base import SEED_MASK, Units, made_by
 from topicd.states import Stage
 from topicd.telemetry.events import Events
 from topicd.topic import Topic, parse
@@ -24,6 +25,7 @@ from topicd.workspace import Workspace, digest
 UNIT: Final = "script"
 NARRATION_CHARS_MAX: Final = 5_000
 PICTURE_CHARS_MAX: Final = 2_000
+TITLE_CHARS_MAX: Final = 500
 SCENES_HARD_MAX: Final = 100
 UNSPEAKABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 THOUGHT: Final = re.compile(r"</?think\b", re.IGNORECASE)
@@ -65,7 +67,7 @@ class ScriptsStage:
             units.kept(UNIT)
             return
         units.begin()
-        script = await ask(self.backend.write(request), Script, unit=UNIT, timeout_s=self._timeout_s)
+        script = await ask(self.backend.write, request, Script, unit=UNIT, timeout_s=self._timeout_s)
         check(script)
         scenes = Scenes(
             title=script.title,
@@ -104,9 +106,9 @@ def check(script: Script) -> None:
     """Check a script before it counts.
 
     Raises:
-        RetryLater: it is empty, oversized, or still carries a model's thoughts.
+        RetryLater: it is not made of text, is empty, oversized, or still carries a model's thoughts.
     """
-    faults = list(_faults(script))
+    faults = _type_faults(script) or _faults(script)
     if faults:
         raise RetryLater(
             "script_unfit",
@@ -116,21 +118,41 @@ def check(script: Script) -> None:
         )
 
 
+def _type_faults(script: Script) -> list[str]:
+    """What a backend of one's own may have put into a Script, that no type checker saw."""
+    scenes: object = script.scenes
+    if not isinstance(scenes, tuple | list):
+        return [f"its scenes are {type(scenes).__name__}"]
+    if not isinstance(script.title, str):
+        return [f"its title is {type(script.title).__name__}"]
+    faults = [f"a scene is {type(scene).__name__}" for scene in scenes if not isinstance(scene, Scene)]
+    words: list[object] = [
+        word for scene in scenes if isinstance(scene, Scene) for word in (scene.narration, scene.picture)
+    ]
+    return faults + [f"a scene's words are {type(word).__name__}" for word in words if not isinstance(word, str)]
+
+
 def _faults(script: Script) -> list[str]:
     if not script.scenes or len(script.scenes) > SCENES_HARD_MAX:
         return [f"it has {len(script.scenes)} scenes"]
+    if len(script.title) > TITLE_CHARS_MAX:
+        return ["its title is too long"]
     faults = [] if script.title.strip() else ["it has no title"]
     if UNSPEAKABLE.search(script.title):
         faults.append("its title holds control characters")
     for number, scene in enumerate(script.scenes, 1):
-        if not re.search(r"\w", scene.narration):
-            faults.append(f"scene {number} says nothing")
-        if len(scene.narration) > NARRATION_CHARS_MAX or len(scene.picture) > PICTURE_CHARS_MAX:
-            faults.append(f"scene {number} is too long")
-        if UNSPEAKABLE.search(scene.narration + scene.picture):
-            faults.append(f"scene {number} holds control characters")
-        if THOUGHT.search(scene.narration) or THOUGHT.search(scene.picture):
-            faults.append(f"scene {number} carries the model's thoughts")
+        faults += [f"scene {number} {fault}" for fault in _scene_faults(scene)]
+    return faults
+
+
+def _scene_faults(scene: Scene) -> list[str]:
+    if len(scene.narration) > NARRATION_CHARS_MAX or len(scene.picture) > PICTURE_CHARS_MAX:
+        return ["is too long"]  # and is not searched: it may be of any length
+    faults = [] if re.search(r"\w", scene.narration) else ["says nothing"]
+    if UNSPEAKABLE.search(scene.narration + scene.picture):
+        faults.append("holds control characters")
+    if THOUGHT.search(scene.narration) or THOUGHT.search(scene.picture):
+        faults.append("carries the model's thoughts")
     return faults
 
 

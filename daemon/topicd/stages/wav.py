@@ -20,6 +20,10 @@ SILENCE_PEAK: Final = 100
 CHARS_PER_S_MAX: Final = 60.0
 """Nobody speaks so fast: a fast reader says 20 characters a second."""
 
+CUE_PARTS: Final = 3
+CUE_SLACK_S: Final = 1.0
+CUES_CHARS_MAX: Final = 100_000
+
 
 class Wave(NamedTuple):
     """PCM 16 bit samples and how to play them."""
@@ -51,7 +55,7 @@ def read_wave(data: bytes) -> Wave:
             promised, frames = file.getnframes(), file.readframes(file.getnframes())
             found = Wave(file.getframerate(), file.getnchannels(), frames)
             width = file.getsampwidth()
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that is longer than the file
         raise ValueError(f"it is not a readable WAV file: {error}") from error
     if width != PCM16_BYTES or found.channels not in (1, 2) or found.rate_hz <= 0:
         raise ValueError(f"it is not PCM 16 bit, mono or stereo ({8 * width} bit, {found.channels} channels)")
@@ -67,13 +71,17 @@ def check_speech(speech: Speech, *, text: str, unit: str, bytes_max: int) -> Non
 
     Raises:
         Rejected: it is larger than `bytes_max`.
-        RetryLater: its header lies, it has no frames, is silent, or is absurdly short for its text.
+        RetryLater: its header lies, it has no frames, is silent, or is absurdly short for its text; or its cues are
+            no times within it.
     """
     if not isinstance(speech.wav, bytes):
         raise _unfit(f"its data are {type(speech.wav).__name__}", unit)
     if len(speech.wav) > bytes_max:
         raise Rejected(
-            "audio_too_large", f"the speech has {len(speech.wav):,} bytes; the most is {bytes_max:,}", unit=unit
+            "audio_too_large",
+            f"the speech has {len(speech.wav):,} bytes; the most is {bytes_max:,}",
+            hint="let the backend speak at a lower sample rate, or in one channel",
+            unit=unit,
         )
     try:
         found = read_wave(speech.wav)
@@ -85,6 +93,22 @@ def check_speech(speech: Speech, *, text: str, unit: str, bytes_max: int) -> Non
         raise _unfit("it is silent", unit)
     if found.seconds < len(text) / CHARS_PER_S_MAX:
         raise _unfit(f"{found.seconds:.1f} s are too short for {len(text)} characters", unit)
+    if not _are_cues(speech.cues, found.seconds, len(text)):
+        raise _unfit("its cues are not (start, end, words) within its length", unit)
+
+
+def _are_cues(cues: object, seconds: float, chars: int) -> bool:
+    """Tell whether a backend's cues are what they should be: not more of them than characters are spoken."""
+    if not isinstance(cues, tuple | list) or len(cues) > chars:
+        return False
+    if not all(isinstance(cue, tuple | list) and len(cue) == CUE_PARTS for cue in cues):
+        return False
+    edges = [edge for cue in cues for edge in cue[:2]]
+    if not all(isinstance(edge, int | float) for edge in edges):
+        return False
+    within = all(0 <= edge <= seconds + CUE_SLACK_S for edge in edges)  # false of NaN, too
+    words = [cue[2] for cue in cues]
+    return within and all(isinstance(word, str) for word in words) and sum(map(len, words)) <= CUES_CHARS_MAX
 
 
 def join(waves: Sequence[Wave], pause_s: float) -> bytes:

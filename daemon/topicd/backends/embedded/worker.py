@@ -190,7 +190,7 @@ class _Child:
         header_bytes, body_bytes = wire.PREFIX.unpack(await self._stdout.readexactly(wire.PREFIX.size))
         if header_bytes + body_bytes > reply_bytes_max:
             raise ValueError(f"{header_bytes + body_bytes} bytes, at most {reply_bytes_max} are taken")
-        header = json.loads(await self._stdout.readexactly(header_bytes))
+        header = _object(await self._stdout.readexactly(header_bytes))
         return header, await self._stdout.readexactly(body_bytes)
 
     def kill(self) -> None:
@@ -208,7 +208,9 @@ class _Child:
         except TimeoutError:
             # It hangs, or a process of its own holds its pipes: waiting for their end could last for ever.
             self.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):  # one that the kernel cannot kill (a dead NFS server) is left to it
+                async with asyncio.timeout(END_TIMEOUT_S):
+                    await self._process.wait()
             self._draining.cancel()
         except asyncio.CancelledError:
             self.kill()
@@ -231,6 +233,21 @@ class _Child:
         while chunk := await stderr.read(_CHUNK_BYTES):
             self._stderr_tail += chunk
             del self._stderr_tail[:-STDERR_BYTES_KEPT]
+
+
+def _object(text: bytes) -> dict[str, object]:
+    """Return the JSON object of a reply's header.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        header = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")  # noqa: TRY004 - a broken answer, not a mistake of the caller
+    return header
 
 
 def _signal_name(number: int) -> str:
