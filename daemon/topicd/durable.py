@@ -6,6 +6,10 @@ back what it did, and that a reader sees the old file or the new one, never a to
 tried again on the same file: the kernel may have dropped the pages and said so once (Rebello et al., USENIX
 ATC 2020), so the temporary file is thrown away and the error raised. Never decides what a file means.
 
+A rename is one transaction on the file systems topicd is for, so it has arrived once the directory it went into was
+fsynced; a directory's own entry arrives before anything is moved into it. What is done to a job is written as `Steps`,
+so that many jobs can share the fsyncs (`commit.py`).
+
 The calls that change the disk go through `Disk`, the one seam where a test can watch or break them.
 """
 
@@ -15,15 +19,18 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from topicd.errors import StorageTrouble
 
 TEMPORARY: Final = ".tmp"
 INCOMING: Final = ".incoming"
 COPY_BYTES: Final = 1_048_576
+THREADS_MAX: Final = 8
 
 _STORAGE_CAUSES: Final = {
     errno.ENOSPC: ("disk_full", "free some space; work goes on by itself"),
@@ -38,6 +45,8 @@ _STORAGE_CAUSES: Final = {
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Steps: TypeAlias = Generator[tuple[Path, ...], None, R]
+"""Work that yields the files and directories to be fsynced before it goes on, and returns its result."""
 
 
 def _no_follow(path: str, flags: int) -> int:
@@ -85,15 +94,23 @@ def is_storage_trouble(error: OSError) -> bool:
     return error.errno in _STORAGE_CAUSES
 
 
-@contextlib.contextmanager
-def told() -> Iterator[None]:
+class _Told:
+    """A context whose errors of the disk are told as such. A class, for it is entered at every system call."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and is_storage_trouble(error):
+            raise told_of(error) from error
+
+
+_TOLD: Final = _Told()
+
+
+def told() -> _Told:
     """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through."""
-    try:
-        yield
-    except OSError as error:
-        if not is_storage_trouble(error):
-            raise
-        raise told_of(error) from error
+    return _TOLD
 
 
 def told_of(error: OSError) -> StorageTrouble:
@@ -107,7 +124,18 @@ async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
     Cancelling `asyncio.to_thread` alone would leave the thread running behind the caller's back.
     """
-    future = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    loop = asyncio.get_running_loop()
+    return await uncut(loop.run_in_executor(threads(), partial(work, *args, **kwargs)))
+
+
+@cache
+def threads() -> ThreadPoolExecutor:
+    """Return threads of our own: the loop's belong to backends too, and a call that never returns keeps its thread."""
+    return ThreadPoolExecutor(THREADS_MAX, "topicd")
+
+
+async def uncut(future: "asyncio.Future[R]") -> R:
+    """Wait for what goes on in another thread; a cancelled caller waits for its end before that takes effect."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -138,6 +166,20 @@ class Durable:
     def __init__(self, disk: Disk | None = None) -> None:
         self._disk = disk or Disk()
 
+    def carry_out(self, steps: Steps[R]) -> R:
+        """Take work through its steps, alone."""
+        try:
+            wanted = next(steps)
+            while True:
+                try:
+                    self.sync(*wanted)
+                except BaseException as error:  # noqa: BLE001 - the work decides what its failure means
+                    wanted = steps.throw(error)
+                else:
+                    wanted = next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
     def write(self, path: Path, data: bytes) -> None:
         """Put a file in place: temporary file, fsync, rename, fsync of the directory.
 
@@ -145,19 +187,32 @@ class Durable:
             StorageTrouble: the disk is full, read-only or failing; nothing is left behind.
             OSError: anything else, such as a directory that is gone.
         """
-        self.place(path, data)
-        self.sync(path.parent)
+        self.carry_out(self.writing(path.parent, {path.name: data}))
 
-    def place(self, path: Path, data: bytes) -> None:
-        """Do as `write`, but leave the fsync of the directory to the caller, who has more to put into it."""
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    def writing(self, folder: Path, files: Mapping[str, bytes]) -> Steps[None]:
+        """Do as `write`, in steps, with any number of files of one directory."""
+        temporaries = {name: folder / f".{name}.{secrets.token_hex(4)}{TEMPORARY}" for name in files}
         with told():
             try:
-                self._fill(temporary, data)
-                self._disk.rename(temporary, path)
+                for name, data in files.items():
+                    self.fill(temporaries[name], data)
+                yield tuple(temporaries.values())
+                for name, temporary in temporaries.items():
+                    self._disk.rename(temporary, folder / name)
             except BaseException:
-                self._discard(temporary)
+                for temporary in temporaries.values():
+                    self._discard(temporary)
                 raise
+        yield (folder,)
+
+    def fill(self, path: Path, data: bytes = b"") -> None:
+        """Write a new file, and leave every fsync to the caller."""
+        with told():
+            fd = self._disk.create(path)
+            try:
+                self._write_all(fd, data)
+            finally:
+                self._disk.close(fd)
 
     def adopt(self, temporary: Path, target: Path) -> None:
         """Put a file in place that another process wrote beside it: fsync, rename, fsync of the directory."""
@@ -170,13 +225,12 @@ class Durable:
         self.sync(target.parent)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Rename a file or directory within a file system, and fsync both parents."""
-        with told():
-            self._disk.rename(source, target)
-        self.sync(source.parent, *([target.parent] if target.parent != source.parent else []))
+        """Rename a file or directory within a file system, and fsync the directory it went into."""
+        self.rename_only(source, target)
+        self.sync(target.parent)
 
     def rename_only(self, source: Path, target: Path) -> None:
-        """Rename, and leave the fsync of both parents to the caller."""
+        """Rename, and leave the fsync to the caller."""
         with told():
             self._disk.rename(source, target)
 
@@ -212,25 +266,28 @@ class Durable:
                 self._discard(temporary)
                 raise
 
-    def publish(self, source: Path, target: Path) -> None:
+    def publishing(self, source: Path, target: Path) -> Steps[None]:
         """Move a finished directory, across file systems if it must be; it appears whole, or not at all.
 
         On one file system it is a rename. Across two (EXDEV; two bind mounts of one disk count) it is copied to
         `.NAME.incoming` beside the target, fsynced, renamed, and only then removed at its source.
         """
         try:
-            self.rename(source, target)
+            self.rename_only(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            incoming = target.with_name(f".{target.name}{INCOMING}")
-            self.remove_tree(incoming)
-            with told():
-                self._copy_tree(source, incoming)
-                self._disk.rename(incoming, target)
-            self.sync(target.parent)
-            with contextlib.suppress(OSError, StorageTrouble):  # it is published; what is left goes at the next look
-                self.remove_tree(source)
+        else:
+            yield (target.parent,)
+            return
+        incoming = target.with_name(f".{target.name}{INCOMING}")
+        self.remove_tree(incoming)
+        with told():
+            self._copy_tree(source, incoming)
+            self._disk.rename(incoming, target)
+        yield (target.parent,)
+        with contextlib.suppress(OSError, StorageTrouble):  # it is published; what is left goes at the next look
+            self.remove_tree(source)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, and leave the fsync of its directory to the caller."""
@@ -258,14 +315,6 @@ class Durable:
                     (self._disk.unlink if entry.is_symlink() else self._disk.rmdir)(entry)
             self._disk.rmdir(path)
         self.sync(path.parent)
-
-    def _fill(self, path: Path, data: bytes) -> None:
-        fd = self._disk.create(path)
-        try:
-            self._write_all(fd, data)
-            self._disk.fsync(fd)
-        finally:
-            self._disk.close(fd)
 
     def _write_all(self, fd: int, data: bytes) -> None:
         rest = memoryview(data)

@@ -1,9 +1,8 @@
-"""Every decision about a job: when it is begun, how many at once, and what follows from how it ended.
+"""When a job is begun, and how many at once; how an attempt ends is in `attempts.py`.
 
-Owns the lanes, one a stage. Promises that an attempt is counted before the work, that a backend or a disk that
-is away costs no attempt, that a job which fails does so visibly, and that stopping gives the attempt back. What
-is waiting is read from the tree at each look; a lane remembers only what it has in hand. Never does a stage's
-work, never touches a file: the store does.
+Owns the lanes, one a stage. Promises the oldest first, that a suspect works alone, and that stopping ends all that is
+in hand. What is waiting is read from the tree; a lane remembers only what it has in hand. Never does a stage's work,
+never touches a file: the store does.
 """
 
 import asyncio
@@ -13,20 +12,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from topicd.durable import is_storage_trouble, offload, told_of, whole
-from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
+from topicd.attempts import Attempts
+from topicd.breaker import Breaker
+from topicd.durable import offload
+from topicd.errors import TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate, unusable_spool
-from topicd.job import Damaged, Job, Trouble
-from topicd.policy import Policy, bug, crash_loop
+from topicd.job import Job
+from topicd.policy import Policy
 from topicd.quarantine import Quarantine
-from topicd.spool import DONE
 from topicd.stages.base import StageWork
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry.events import Events
 
 STORAGE_WAIT_S: Final = 2.0
-UNUSABLE_WAIT_FACTOR: Final = 4
 
 
 class Lane:
@@ -45,7 +44,6 @@ class Lane:
         policy: Policy,
     ) -> None:
         self.stage: Final = stage
-        self.trouble: TopicdError | None = None
         self._work = work
         self._engine = engine
         self._store = store
@@ -54,21 +52,68 @@ class Lane:
         self._limit = limit
         self._policy = policy
         self._woken = asyncio.Event()
+        self._is_hinted = True
+        self._is_open = False  # whether nobody waits in the tree, as far as the last look told
+        self._is_stopping = False
+        self._reserved = 0
+        self._handed_over = dict[str, Job]()  # jobs in hand whose attempt is counted and has not begun
+        self._next_due_s: float | None = None
         self._in_hand = dict[str, asyncio.Task[None]]()
-        self._in_work = set[str]()  # those in hand whose end has not begun: only they can be moved away by a person
-        self._stuck = dict[str, float]()  # jobs that could be moved nowhere, and when to try again
-        self._closed_until = 0.0
-        self._down_wait_s = policy.down_first_s
-        self._down_since = 0.0
+        self._breaker = Breaker(stage, work.backend.name, events=events, policy=policy)
+        self._attempts = Attempts(
+            stage,
+            work,
+            store=store,
+            events=events,
+            gate=gate,
+            policy=policy,
+            breaker=self._breaker,
+            follower=lambda: engine.lanes[stage.next] if stage.next else None,
+        )
+
+    @property
+    def trouble(self) -> TopicdError | None:
+        """Why the stage waits for its backend; None when it does not."""
+        return self._breaker.trouble
 
     def hint(self) -> None:
         """Ask for a look at the stage's directory."""
+        self._is_hinted = True
         self._woken.set()
+
+    def expect(self) -> None:
+        """Take note that a job waits in the stage's directory."""
+        self._is_open = False
+        self.hint()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand."""
-        return not self._in_hand
+        return not self._in_hand and not self._reserved
+
+    def reserve(self) -> bool:
+        """Keep a place for a job that is on its way here, if it would be begun at once; see `Entrance`."""
+        if not (self._is_open and self._engine.quarantine.is_quiet and self._gate.is_known_ready):
+            return False
+        if self.trouble or len(self._in_hand) + self._reserved >= self._limit:
+            return False
+        self._reserved += 1
+        return True
+
+    def unreserve(self) -> None:
+        """Give up a place that was kept."""
+        self._reserved -= 1
+        self.hint()
+
+    async def take_over(self, job: Job) -> None:
+        """Work on a job whose attempt is counted, in the place that was kept for it."""
+        self._reserved -= 1
+        self._events.emit("stage.started", job=job.id, stage=self.stage, attempt=job.attempts[self.stage])
+        if self._is_stopping:
+            await self._attempts.give_back(job)
+            return
+        self._handed_over[job.id] = job
+        self._start(job.id, suspect=False)
 
     async def run(self) -> None:
         """Look at each hint, and when something is due, until cancelled; then stop what is in hand and wait for it."""
@@ -81,6 +126,7 @@ class Lane:
                 self._woken.clear()
                 wait_s = await self._fill()
         finally:
+            self._is_stopping, self._is_open = True, False
             await self._stop()
 
     async def _fill(self) -> float | None:
@@ -92,25 +138,50 @@ class Lane:
             return STORAGE_WAIT_S
 
     async def _fill_from_tree(self) -> float | None:
-        await self._let_go_of_moved()
+        if self._is_hinted:
+            await self._let_go_of_moved()
         if not await self._gate.storage_ready():
             return STORAGE_WAIT_S
-        closed_s = self._closed_until - time.monotonic()
-        if closed_s > 0:
+        if closed_s := self._breaker.wait_s:
             return closed_s
         # A backend that was away is asked with one job first.
-        slots = (1 if self.trouble else self._limit) - len(self._in_hand)
+        slots = (1 if self.trouble else self._limit) - len(self._in_hand) - self._reserved
         if slots <= 0:
+            self._is_open &= not self._is_hinted
             return None
-        self._stuck = {name: until for name, until in self._stuck.items() if until > time.monotonic()}
-        ready = await offload(self._store.ready, self.stage, {*self._in_hand, *self._stuck}, slots)
+        if self.trouble or not self._is_open or self._is_hinted or self._due_in_s == 0.0:
+            await self._look(slots)
+        return self._due_in_s
+
+    async def _look(self, slots: int) -> None:
+        """Begin what waits, up to so many jobs."""
+        hinted, self._is_hinted, self._is_open = self._is_hinted, False, False
+        busy = {*self._in_hand, *self._attempts.stuck_now()}
+        ready = await offload(self._store.ready, self.stage, busy, slots, look=hinted)
         if self.trouble and not ready.ids and not self._in_hand:
             await self._probe()
         for name in ready.ids:
-            task = asyncio.create_task(self._job(name, suspect=name in ready.suspects), name=f"{self.stage}:{name}")
-            self._in_hand[name] = task
-            task.add_done_callback(partial(self._put_down, name))
-        return None if ready.next_due_s is None else max(0.05, ready.next_due_s - time.time())
+            if self._is_on_its_way(name):
+                self._is_hinted = True  # look again, in case it does not arrive
+            else:
+                self._start(name, suspect=name in ready.suspects)
+        self._is_open, self._next_due_s = ready.is_all, ready.next_due_s
+
+    def _is_on_its_way(self, name: str) -> bool:
+        """Tell whether a job that a look found is being handed over: its marker is made before it arrives."""
+        if name in self._in_hand:
+            return True
+        return self._reserved > 0 and self._store.is_marked(self.stage, name)
+
+    @property
+    def _due_in_s(self) -> float | None:
+        """Seconds until the next deferred job may be begun."""
+        return None if self._next_due_s is None else max(0.0, self._next_due_s - time.time())
+
+    def _start(self, name: str, *, suspect: bool) -> None:
+        task = asyncio.create_task(self._job(name, suspect=suspect), name=f"{self.stage}:{name}")
+        self._in_hand[name] = task
+        task.add_done_callback(partial(self._put_down, name))
 
     async def _probe(self) -> None:
         """Ask a backend that was away when no job is left to ask it with."""
@@ -118,20 +189,26 @@ class Lane:
             async with asyncio.timeout(self._policy.down_max_s):
                 await self._work.backend.probe()
         except (Unavailable, Unusable) as error:
-            self._backend_away(error)
+            self._breaker.away(error)
         except Exception:  # noqa: BLE001 - anything else is an answer
-            self._backend_answered()
+            self._breaker.answered()
         else:
-            self._backend_answered()
+            self._breaker.answered()
 
     async def _let_go_of_moved(self) -> None:
-        if self._in_work:
-            gone = await offload(self._store.spool.missing, self.stage, set(self._in_work))
-            for name in self._in_work & gone:
+        if self._attempts.in_work:
+            gone = await offload(self._store.spool.missing, self.stage, set(self._attempts.in_work))
+            for name in self._attempts.in_work & gone:
                 self._in_hand[name].cancel()
 
     def _put_down(self, name: str, _: asyncio.Task[None]) -> None:
         del self._in_hand[name]
+        if name in self._attempts.moved_on:
+            self._attempts.moved_on.discard(name)
+            if self._is_open and not self._is_hinted:
+                return  # nobody waits for its place
+        else:
+            self._is_hinted = True  # it may still be here, to be begun again
         self._woken.set()
 
     async def _stop(self) -> None:
@@ -139,174 +216,12 @@ class Lane:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for job in self._handed_over.values():
+            await self._attempts.give_back(job)
 
     async def _job(self, name: str, *, suspect: bool) -> None:
-        """One attempt at one job, from its count on disk to its end on disk."""
-        try:
-            async with self._engine.quarantine.turn(suspect=suspect):
-                await self._begin_and_attempt(name)
-        except FileNotFoundError:
-            self._events.emit("job.moved_away", job=name, stage=self.stage)
-        except StorageTrouble as error:
-            self._gate.tell(error)
-        except OSError as error:
-            if is_storage_trouble(error):
-                self._gate.tell(told_of(error))
-            else:
-                await self._put_aside(name, error)
-
-    async def _begin_and_attempt(self, name: str) -> None:
-        beginning = asyncio.ensure_future(self._begin(name))
-        try:
-            job = await whole(beginning)
-        except asyncio.CancelledError:
-            if (begun := beginning.result()) is not None:
-                await whole(self._give_back(begun))
-            raise
-        if job is not None:
-            await self._attempt(job)
-
-    async def _put_aside(self, name: str, error: OSError) -> None:
-        """A move was refused for a reason that is this job's own, such as a folder of its name in the way."""
-        refused = Rejected(
-            "move_refused",
-            f"the job cannot be moved or written: {error}",
-            hint="look at what is in the way in output/ or the spool, and at the rights of the daemon's user",
-        )
-        try:
-            await offload(
-                self._store.fail_damaged, self.stage, name, Trouble.of(refused, stage=self.stage, at=time.time())
-            )
-        except (OSError, StorageTrouble):
-            self._stuck[name] = time.monotonic() + self._policy.down_max_s
-            self._events.emit("job.damaged", job=name, stage=self.stage, error=refused)
-        else:
-            self._events.emit("job.failed", job=name, stage=self.stage, error=refused, attempt=None)
-
-    async def _begin(self, name: str) -> Job | None:
-        try:
-            begun = await offload(self._store.begin, self.stage, name)
-        except Damaged as error:
-            self._events.emit("job.damaged", job=name, stage=self.stage, error=error)
-            trouble = Trouble.of(error, stage=self.stage, at=time.time())
-            await offload(self._store.fail_damaged, self.stage, name, trouble)
-            return None
-        crashes = begun.job.crashes.get(self.stage, 0)
-        if begun.crashed:
-            self._events.emit("job.crashed", job=name, stage=self.stage, crashes=crashes)
-        if crashes >= self._policy.crashes_max:
-            await self._fail(begun.job, crash_loop(crashes))
-            return None
-        self._events.emit("stage.started", job=name, stage=self.stage, attempt=begun.job.attempts[self.stage])
-        return begun.job
-
-    async def _attempt(self, job: Job) -> None:
-        began = time.monotonic()
-        try:
-            await self._run(job)
-        except asyncio.CancelledError as error:
-            if not (task := asyncio.current_task()) or not task.cancelling():
-                await whole(self._conclude(job, RuntimeError(f"the work was cancelled by itself: {error!r}")))
-                return
-            await whole(self._give_back(job))
-            raise
-        except Exception as error:  # noqa: BLE001 - sorted by class in one place; what has none is a bug, and is told as one
-            await whole(self._conclude(job, error))
-        else:
-            await whole(self._finish(job, time.monotonic() - began))
-
-    async def _run(self, job: Job) -> None:
-        self._in_work.add(job.id)
-        try:
-            await self._work.run(job, self._store.workspace(self.stage, job.id))
-        finally:
-            self._in_work.discard(job.id)
-
-    async def _finish(self, job: Job, seconds: float) -> None:
-        path = await offload(self._store.finish, self.stage, job, seconds)
-        self._backend_answered()
-        self._events.emit("stage.finished", job=job.id, stage=self.stage, seconds=round(seconds, 3))
-        if self.stage.next:
-            self._engine.hint(self.stage.next)
-        else:
-            self._events.emit(
-                "job.done", job=job.id, seconds=round(time.time() - job.accepted_s, 3), output=f"{DONE}/{path.name}"
-            )
-
-    async def _conclude(self, job: Job, error: Exception) -> None:
-        """Do what an error's class says will be done."""
-        match error:
-            case Rejected():
-                await self._fail(job, error)
-            case RetryLater():
-                self._backend_answered()
-                await self._defer(job, error)
-            case Unavailable() | Unusable():
-                self._backend_away(error)
-                await offload(self._store.give_back, self.stage, job)
-            case StorageTrouble():
-                self._gate.tell(error)
-                await offload(self._store.give_back, self.stage, job)
-            case OSError() if is_storage_trouble(error):
-                self._gate.tell(told_of(error))
-                await offload(self._store.workspace(self.stage, job.id).sweep)
-                await offload(self._store.give_back, self.stage, job)
-            case FileNotFoundError() if await offload(self._store.spool.missing, self.stage, {job.id}):
-                raise error
-            case _:
-                self._events.emit("stage.bug", job=job.id, stage=self.stage, error=error)
-                await self._fail(job, bug(error))
-
-    async def _defer(self, job: Job, error: RetryLater) -> None:
-        attempts = job.attempts[self.stage]
-        if attempts >= self._policy.attempts_max:
-            await self._fail(job, error)
-            return
-        now = time.time()
-        at = now + self._policy.retry_in_s(attempts, error.after_s)
-        trouble = Trouble.of(error, stage=self.stage, at=now, next_try=at)
-        await offload(self._store.defer, self.stage, job, trouble, at)
-        self._events.emit("job.deferred", job=job.id, stage=self.stage, error=error, attempt=attempts, next_try=at)
-
-    async def _fail(self, job: Job, error: TopicdError) -> None:
-        await offload(self._store.fail, self.stage, job, Trouble.of(error, stage=self.stage, at=time.time()))
-        attempt = job.attempts.get(self.stage, 0)
-        self._events.emit("job.failed", job=job.id, stage=self.stage, error=error, attempt=attempt)
-
-    async def _give_back(self, job: Job) -> None:
-        try:
-            await offload(self._store.give_back, self.stage, job)
-        except FileNotFoundError:
-            self._events.emit("job.moved_away", job=job.id, stage=self.stage)
-        except StorageTrouble as error:
-            self._gate.tell(error)
-        else:
-            self._events.emit("job.given_back", job=job.id, stage=self.stage)
-
-    def _backend_away(self, error: Unavailable | Unusable) -> None:
-        """Close the lane for a while, longer each time, and say so."""
-        if time.monotonic() < self._closed_until:
-            return  # jobs that were in hand together count as one look
-        wait_s = self._down_wait_s
-        if isinstance(error, Unusable):
-            wait_s = min(wait_s * UNUSABLE_WAIT_FACTOR, self._policy.down_max_s)
-        elif error.after_s is not None:
-            wait_s = min(max(wait_s, error.after_s), self._policy.down_max_s)
-        self._down_since = self._down_since or time.monotonic()
-        self._down_wait_s = min(self._down_wait_s * 2, self._policy.down_max_s)
-        self._closed_until = time.monotonic() + wait_s
-        self.trouble = error
-        next_try = time.time() + wait_s
-        self._events.emit(
-            "backend.unavailable", stage=self.stage, backend=self._work.backend.name, error=error, next_try=next_try
-        )
-
-    def _backend_answered(self) -> None:
-        if self.trouble is None:
-            return
-        seconds = round(time.monotonic() - self._down_since, 3)
-        self.trouble, self._down_since, self._down_wait_s = None, 0.0, self._policy.down_first_s
-        self._events.emit("backend.available", stage=self.stage, backend=self._work.backend.name, seconds=seconds)
+        async with self._engine.quarantine.turn(suspect=suspect):
+            await self._attempts.make(name, self._handed_over.pop(name, None))
 
 
 class Engine:

@@ -14,14 +14,15 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from topicd.durable import offload
+from topicd.durable import Steps, offload, whole
 from topicd.errors import Rejected, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
+from topicd.handover import Entrance
 from topicd.job import Job, Trouble
 from topicd.spool import Spool
 from topicd.states import Stage
@@ -31,7 +32,7 @@ from topicd.topic import is_topic_name, parse, too_large, unreadable
 
 TROUBLE_WAIT_S: Final = 5.0
 WRITER_LOOK_S: Final = 0.1
-BATCH_MAX: Final = 64
+BATCH_MAX: Final = 256
 MOVED_IN_MAX: Final = 4096
 NAMES_SAID_MAX: Final = 100
 
@@ -63,7 +64,7 @@ class Taken(NamedTuple):
 class Haul:
     """What one scan brought."""
 
-    taken: list[Taken] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
     troubles: list[tuple[str, TopicdError]] = field(default_factory=list)
     wait_s: float | None = None
@@ -151,7 +152,7 @@ class Intake:
         store: Store,
         events: Events,
         gate: StorageGate,
-        accepted: Callable[[], None],
+        first: Entrance,
         settle_s: float,
         topic_bytes_max: int,
         scenes_max: int,
@@ -160,7 +161,7 @@ class Intake:
         self._store = store
         self._events = events
         self._gate = gate
-        self._accepted = accepted
+        self._first = first
         self._quiet = Quiet(settle_s)
         self._settle_s = settle_s
         self._topic_bytes_max = topic_bytes_max
@@ -168,6 +169,7 @@ class Intake:
         self._woken = asyncio.Event()
         self._moved_in = dict[str, float]()
         self._said = set[Ignored]()
+        self._troubled = set[tuple[str, str]]()
         self.idle = asyncio.Event()
 
     def hint(self, moved_in: str | None = None) -> None:
@@ -194,18 +196,16 @@ class Intake:
         if not await self._gate.storage_ready():
             return TROUBLE_WAIT_S
         moved_in, self._moved_in = self._moved_in, {}
-        haul = await offload(self._haul, moved_in)
+        haul = await offload(self._look, moved_in)
+        await whole(asyncio.gather(*(self._take_one(name, haul, moved_in.get(name)) for name in haul.ready)))
         if haul.is_cut:
             self._moved_in = {**moved_in, **self._moved_in}
         self._tell_ignored(haul.ignored)
-        for name, error in haul.troubles:
-            self._events.emit("intake.trouble", name=name, error=error)
-        for taken in haul.taken:
-            await self._settle(taken, moved_in.get(taken.job.source))
+        self._tell_troubles(haul.troubles)
         return haul.wait_s
 
-    def _haul(self, moved_in: Collection[str]) -> "Haul":
-        """Scan once and take what is ready, up to a batch; all in one thread, for each hand-over costs latency."""
+    def _look(self, moved_in: Collection[str]) -> "Haul":
+        """Scan once, and choose up to a batch of what is quiet."""
         haul = Haul()
         try:
             topics, haul.ignored = look(self._spool.input)
@@ -216,31 +216,46 @@ class Intake:
         self._quiet.forget_others({name for name, _ in topics})
         for name, found in sorted(topics, key=_by_age):
             wait_s = 0.0 if name in moved_in else self._quiet.wait_s(name, found)
-            haul.look_again_in(wait_s or self._try(name, haul))
-            if len(haul.taken) >= BATCH_MAX:
+            if wait_s:
+                haul.look_again_in(wait_s)
+                continue
+            haul.ready.append(name)
+            if len(haul.ready) >= BATCH_MAX:
                 haul.look_again_in(0.0)
                 haul.is_cut = True
                 break
         return haul
 
-    def _try(self, name: str, haul: "Haul") -> float | None:
-        """Take one file. Returns the seconds after which to try again, None when it is dealt with."""
+    async def _take_one(self, name: str, haul: "Haul", moved_in_at: float | None) -> None:
+        """Take one file, and note in the haul what else there is to say or to do about it."""
+        begin = self._first.reserve()
         try:
-            taken = self._take(self._spool.input / name)
+            taken = await self._store.commit(self._take(self._spool.input / name, begin=begin))
         except FileNotFoundError:
-            return None  # someone was faster
+            taken = None  # someone was faster
         except Rejected as error:
             haul.ignored.append(Ignored(name, error.message))
-            return None
+            taken = None
         except (OSError, TopicdError) as error:
-            haul.troubles.append((name, error if isinstance(error, TopicdError) else _intake_trouble(error)))
-            return TROUBLE_WAIT_S
-        if taken is None:
-            return max(self._settle_s, WRITER_LOOK_S)
-        haul.taken.append(taken)
-        return None
+            self._note_trouble(name, haul, error)
+            taken = None
+        else:
+            if taken is None:
+                haul.look_again_in(max(self._settle_s, WRITER_LOOK_S))
+        if taken is not None:
+            await self._settle(taken, moved_in_at, begun=begin)
+        elif begin:
+            self._first.unreserve()
 
-    def _take(self, path: Path) -> "Taken | None":
+    def _note_trouble(self, name: str, haul: "Haul", error: OSError | TopicdError) -> None:
+        haul.look_again_in(TROUBLE_WAIT_S)
+        is_of_input = self._store.is_input_apart and isinstance(error, StorageTrouble) and error.cause == "read_only"
+        if isinstance(error, StorageTrouble) and not is_of_input:
+            self._gate.tell(error)
+        else:
+            haul.troubles.append((name, error if isinstance(error, TopicdError) else _intake_trouble(error)))
+
+    def _take(self, path: Path, *, begin: bool) -> Steps["Taken | None"]:
         """Claim a file; None when somebody is still writing to it.
 
         Raises:
@@ -255,7 +270,8 @@ class Intake:
             if self._store.is_input_apart:
                 # It can be neither read nor renamed over; it stays, is told once, and is nothing to wait for.
                 raise unreadable() from error
-            return Taken(self._store.claim(path, sha256="", size=found.st_size, inode=found.st_ino), unreadable())
+            job = yield from self._claim(path, found, "", begin=begin)
+            return Taken(job, unreadable())
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
@@ -265,33 +281,41 @@ class Intake:
                 return None
             data = file.read(self._topic_bytes_max + 1)
             if len(data) > self._topic_bytes_max:
-                size = found.st_size
-                job = self._store.claim(path, sha256="", size=size, inode=found.st_ino)
-                return Taken(job, too_large(size, self._topic_bytes_max))
-            sha256 = hashlib.sha256(data).hexdigest()
-            job = self._store.claim(path, sha256=sha256, size=len(data), inode=found.st_ino)
+                job = yield from self._claim(path, found, "", begin=begin)
+                return Taken(job, too_large(found.st_size, self._topic_bytes_max))
+            job = yield from self._claim(path, found, hashlib.sha256(data).hexdigest(), begin=begin)
         try:
             parse(data, scenes_max=self._scenes_max)
         except Rejected as error:
             return Taken(job, error)
         return Taken(job, None)
 
-    async def _settle(self, taken: "Taken", moved_in_at: float | None) -> None:
+    def _claim(self, path: Path, found: os.stat_result, sha256: str, *, begin: bool) -> Steps[Job]:
+        return self._store.moves.claim(path, sha256=sha256, size=found.st_size, inode=found.st_ino, begin=begin)
+
+    async def _settle(self, taken: "Taken", moved_in_at: float | None, *, begun: bool) -> None:
+        """Tell of a claim that is on the disk, and pass the job on."""
         job, refused = taken
         pickup_s = None if moved_in_at is None else time.perf_counter() - moved_in_at
         self._events.emit("job.accepted", job=job.id, source=job.source, bytes=job.bytes, pickup_s=pickup_s)
         if refused is None:
-            self._accepted()
+            if begun:
+                await self._first.take_over(job)
+            else:
+                self._first.expect()
             return
         trouble = Trouble.of(refused, stage=Stage.SCRIPTS, at=time.time())
         try:
-            await offload(self._store.fail, Stage.SCRIPTS, job, trouble)
+            await self._store.commit(self._store.moves.fail(Stage.SCRIPTS, job.give_back(Stage.SCRIPTS), trouble))
         except FileNotFoundError:
             return  # a person was faster
         except StorageTrouble as error:
             self._gate.tell(error)
-            self._accepted()  # the scripts stage will find the same fault and put it aside
+            self._first.expect()  # the scripts stage will find the same fault and put it aside
             return
+        finally:
+            if begun:
+                self._first.unreserve()
         self._events.emit("job.failed", job=job.id, stage=Stage.SCRIPTS, error=refused, attempt=0)
 
     def _tell_ignored(self, ignored: list[Ignored]) -> None:
@@ -301,6 +325,15 @@ class Intake:
             if entry not in self._said and len(self._said) < NAMES_SAID_MAX:
                 self._said.add(entry)
                 self._events.emit("intake.ignored", name=entry.name, kind=entry.kind)
+
+    def _tell_troubles(self, troubles: list[tuple[str, TopicdError]]) -> None:
+        """Tell each once while it stays, up to a number."""
+        now = {(name, error.message) for name, error in troubles}
+        self._troubled &= now
+        for name, error in troubles:
+            if (name, error.message) not in self._troubled and len(self._troubled) < NAMES_SAID_MAX:
+                self._troubled.add((name, error.message))
+                self._events.emit("intake.trouble", name=name, error=error)
 
 
 def _by_age(entry: tuple[str, os.stat_result]) -> tuple[int, str]:

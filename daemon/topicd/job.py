@@ -7,10 +7,12 @@ that is not what it should be raises `Damaged`, never a KeyError somewhere later
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from topicd.errors import Rejected, TopicdError
 from topicd.telemetry.events import rfc3339
@@ -27,6 +29,10 @@ PAGE: Final = "index.html"
 TIME_MAX_S: Final = 253_402_300_799
 """The end of the year 9999, the last that RFC 3339 can write."""
 JSON_BYTES_MAX: Final = 4_194_304
+COUNT_MAX: Final = 1_000_000
+WORDS_CHARS_MAX: Final = 200
+MESSAGE_CHARS_MAX: Final = 4_000
+_JOB_HEAD: Final = b'{\n "id": "'
 
 
 class Damaged(Rejected):
@@ -41,6 +47,9 @@ class Damaged(Rejected):
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=0, le=TIME_MAX_S)]
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+InnerPath = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=255)]
+"""A path that leads nowhere but into the job's directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +82,15 @@ class Trouble:
             stage=stage,
             unit=error.unit,
             cause=error.cause,
-            message=error.message,
-            hint=error.hint,
+            message=error.message[:MESSAGE_CHARS_MAX],
+            hint=error.hint[:MESSAGE_CHARS_MAX],
             next_try="" if next_try is None else rfc3339(next_try),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """An attempt that has begun and not ended.
-
-    Attributes:
-        stage: of which stage.
-        run: which run of the daemon began it; another run's means that run died in the work.
-        at: when, RFC 3339.
-    """
-
-    stage: str
-    run: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
-    """What `job.json` holds. Not the stage: the directory does.
+    """What `job.json` holds. Not the stage: the directory does. Not that it is in work: a marker beside it does.
 
     Attributes:
         id: the directory's name; ids sort by time of acceptance.
@@ -105,10 +99,8 @@ class Job:
         bytes: its size.
         accepted: when, RFC 3339.
         accepted_s: the same in seconds since the epoch.
-        attempts: stage → attempts spent.
+        attempts: stage → attempts that ended in an error, and, of a job in hand, the one under way.
         crashes: stage → times a run of the daemon died in it.
-        seconds: stage → how long its successful attempt took.
-        begun: the attempt in hand.
         not_before_s: no attempt before this time, seconds since the epoch.
         last_error: the latest trouble; empty before any.
         source_left: (device, inode, mtime in ns) of the file still to be removed from an `input/` on another
@@ -121,42 +113,33 @@ class Job:
     bytes: int
     accepted: str
     accepted_s: Finite
-    attempts: Mapping[str, int] = field(default_factory=dict)
-    crashes: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    begun: Begun | None = None
+    attempts: Mapping[str, Count] = field(default_factory=dict)
+    crashes: Mapping[str, Count] = field(default_factory=dict)
     not_before_s: Finite = 0.0
     last_error: Trouble | None = None
     source_left: tuple[int, int, int] | None = None
 
-    def begin(self, stage: str, *, run: str, at: float) -> Self:
-        """Count an attempt at a stage. One that another run began and never ended becomes a crash instead."""
-        attempts, crashes = self.attempts.get(stage, 0) + 1, self.crashes.get(stage, 0)
-        if self.begun and self.begun.stage == stage:  # counted already: it ended without a word
-            attempts -= 1
-            crashes += self.begun.run != run
-        return replace(
-            self,
-            attempts={**self.attempts, stage: attempts},
-            crashes={**self.crashes, stage: crashes} if crashes else self.crashes,
-            begun=Begun(stage, run, rfc3339(at)),
-            not_before_s=0.0,
-            source_left=None,
-        )
+    def begin(self, stage: str) -> Self:
+        """Count an attempt at a stage."""
+        attempts = {**self.attempts, stage: self.attempts.get(stage, 0) + 1}
+        return replace(self, attempts=attempts, not_before_s=0.0, source_left=None)
 
-    def is_suspect(self, stage: str, run: str) -> bool:
-        """Tell whether the job was in work in this stage when a daemon other than `run` died."""
-        died = self.begun is not None and self.begun.stage == stage and self.begun.run != run
-        return died or self.crashes.get(stage, 0) > 0
+    def crash(self, stage: str) -> Self:
+        """Count a death in a stage."""
+        return replace(self, crashes={**self.crashes, stage: self.crashes.get(stage, 0) + 1})
 
     def give_back(self, stage: str) -> Self:
         """Return the attempt in hand uncounted."""
-        spent = max(0, self.attempts.get(stage, 0) - 1)
-        return replace(self, attempts={**self.attempts, stage: spent}, begun=None)
+        attempts = {**self.attempts, stage: self.attempts.get(stage, 0) - 1}
+        return replace(self, attempts={key: count for key, count in attempts.items() if count > 0})
+
+    def pass_on(self, stage: str) -> Self:
+        """Return it as it is once a stage is done: what went wrong there has been overcome."""
+        return replace(self.give_back(stage), not_before_s=0.0, last_error=None)
 
     def afresh(self) -> Self:
         """Forget attempts, crashes and waits, as a person asks for by `retry`."""
-        return replace(self, attempts={}, crashes={}, begun=None, not_before_s=0.0)
+        return replace(self, attempts={}, crashes={}, not_before_s=0.0, last_error=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +156,7 @@ class Product:
         at: when it was kept, RFC 3339.
     """
 
-    path: str
+    path: InnerPath
     sha256: str
     bytes: int
     made_from: str
@@ -230,11 +213,26 @@ def _readers() -> Mapping[type, TypeAdapter[Any]]:
 
 def encode(value: Job | Manifest | Scenes | Trouble) -> bytes:
     """Return the value as the bytes of its file: indented JSON, UTF-8, a newline at the end."""
-    raw = asdict(value)
     try:
-        return (json.dumps(raw, indent=1, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8 came in as lone surrogates
-        return (json.dumps(raw, indent=1) + "\n").encode()
+        return to_json(value, indent=1) + b"\n"
+    except PydanticSerializationError:  # a file name that is not UTF-8 came in as lone surrogates
+        return (json.dumps(asdict(value), indent=1) + "\n").encode()
+
+
+def is_torn(data: bytes) -> bool:
+    """Tell what a power cut leaves of a job.json that was not fsynced: nothing, its beginning, or zeros."""
+    if data.endswith(b"}\n") and b"\0" not in data:
+        return False
+    rest = data.replace(b"\0", b"")
+    return rest.startswith(_JOB_HEAD) or _JOB_HEAD.startswith(rest) or (b"\0" in data and rest.endswith(b"}\n"))
+
+
+def time_of(job_id: str) -> float | None:
+    """Return the time of acceptance that an id tells, seconds since the epoch; None when it tells none."""
+    try:
+        return datetime.strptime(job_id[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def decode(kind: type[T], data: bytes, name: str) -> T:
@@ -247,6 +245,7 @@ def decode(kind: type[T], data: bytes, name: str) -> T:
         return _readers()[kind].validate_python(json.loads(data))  # type: ignore[no-any-return]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Damaged(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place = ".".join(map(str, first["loc"]))
+        raise Damaged(name, f"{place[:WORDS_CHARS_MAX]}: {first['msg'][:WORDS_CHARS_MAX]}") from error
     except (ValueError, RecursionError) as error:
-        raise Damaged(name, f"not JSON: {error}") from error
+        raise Damaged(name, f"not JSON: {str(error)[:WORDS_CHARS_MAX]}") from error

@@ -40,25 +40,27 @@ def make(spool: Spool, durable: Durable, mark: str) -> None:
 
 def same_file_system(source: Path, target: Path, mark: str) -> bool:
     """Tell by a real rename whether two directories are on one file system; st_dev lies for bind mounts of one disk."""
-    probe, there = source / f"{PROBE}-{mark}", target / f"{PROBE}-{mark}"
+    name = f"{PROBE}-{mark}"
     try:
-        probe.touch()
-        probe.rename(there)
+        (source / name).rename(target / name)  # of no file: the kernel looks at the mounts first, also of a full disk
     except OSError as error:
-        return error.errno != errno.EXDEV  # any other trouble is told by whoever meets it in the work
-    finally:
-        probe.unlink(missing_ok=True)
-        there.unlink(missing_ok=True)
+        return error.errno != errno.EXDEV
     return True
 
 
 def sweep(spool: Spool) -> None:
     """Remove the probes of a process that was killed in the middle of one."""
     for path in (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, SPOOL_PLACES)):
-        for probe in path.glob(f"{PROBE}-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - probe.lstat().st_mtime > PROBE_AGE_S:
-                    probe.unlink()
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            for entry in entries:
+                if PROBE in entry.name:  # that of the storage gate may still have its temporary name
+                    _remove_old(Path(entry.path))
+
+
+def _remove_old(probe: Path) -> None:
+    with contextlib.suppress(OSError):
+        if time.time() - probe.lstat().st_mtime > PROBE_AGE_S:
+            probe.unlink()
 
 
 def _make(path: Path, durable: Durable, mark: str) -> None:

@@ -1,6 +1,6 @@
 """When to try again, when to stop trying, and the words for it.
 
-Owns the numbers and the two refusals that come from the engine itself. Pure: decisions in, waits and errors out.
+Owns the numbers and the refusals that come from the engine itself. Pure: decisions in, waits and errors out.
 """
 
 import random
@@ -35,6 +35,15 @@ def crash_loop(crashes: int) -> Rejected:
         "crash_loop",
         f"the daemon died {crashes} times while this job was in work",
         hint="look at the log before each death; mend the cause, then `topicd retry`",
+    )
+
+
+def move_refused(error: Exception) -> Rejected:
+    """Return the refusal of a job that the file system does not let us move or write."""
+    return Rejected(
+        "move_refused",
+        f"the job cannot be moved or written: {error}",
+        hint="look at what is in the way in output/ or the spool, and at the rights of the daemon's user",
     )
 
 

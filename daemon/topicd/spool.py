@@ -4,10 +4,13 @@ Owns the paths and every look at them. Promises that it changes nothing, and tha
 looks (a person moved it) is simply not there. The moves are in `store.py`.
 """
 
+import heapq
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from topicd import job as files
 from topicd.errors import TopicdError
@@ -16,7 +19,8 @@ from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.telemetry.events import rfc3339
 from topicd.workspace import read_limited
 
-DONE = "output"
+DONE: Final = "output"
+_MARKER: Final = re.compile(r"\.(?P<job>.+)\.(?P<run>[0-9a-f]{16})\.begun")
 
 
 class NoSuchJob(TopicdError):
@@ -38,6 +42,34 @@ class Found:
     path: Path
 
 
+class Marker(NamedTuple):
+    """The sign that a job is in hand: an empty file in the stage's directory.
+
+    Attributes:
+        path: of the file.
+        job: whose it is.
+        run: the run of the daemon that has it in hand, or had when it died.
+    """
+
+    path: Path
+    job: str
+    run: str
+
+
+class Survey(NamedTuple):
+    """What one look at a stage's directory tells.
+
+    Attributes:
+        jobs: how many are there.
+        newest: up to as many of them as were asked for, the newest first.
+        markers: those of jobs in hand.
+    """
+
+    jobs: int
+    newest: list[str]
+    markers: list[Marker]
+
+
 class Spool:
     """The directories of one home."""
 
@@ -48,20 +80,48 @@ class Spool:
         self.root = home / "spool"
         self.cache = home / "cache"
         self.lock_file = self.root / ".lock"
+        self._places = {str(place): self.root / place for place in SPOOL_PLACES}
 
     def place(self, place: str) -> Path:
         """Return the directory of a stage, `failed`, `held` or `output`."""
-        return self.output if place == DONE else self.root / place
+        return self.output if place == DONE else self._places[place]
 
-    def ids(self, place: str) -> list[str]:
-        """Return the jobs in a place, oldest first; empty when the place is not there yet."""
+    def each(self, place: str) -> Iterator[str]:
+        """Yield the jobs in a place, in no order; none when the place is not there yet."""
         try:
             with os.scandir(self.place(place)) as entries:
-                return sorted(
-                    entry.name for entry in entries if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-                )
+                for entry in entries:
+                    if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
+                        yield entry.name
         except FileNotFoundError:
-            return []
+            return
+
+    def ids(self, place: str) -> list[str]:
+        """Return the jobs in a place, oldest first."""
+        return sorted(self.each(place))
+
+    def survey(self, stage: str, newest: int) -> Survey:
+        """Look once at a stage's directory, however many jobs are there."""
+        names, markers = list[str](), list[Marker]()
+        jobs = 0
+        try:
+            with os.scandir(self.place(stage)) as entries:
+                for entry in entries:
+                    if entry.name[0] == ".":
+                        if match := _MARKER.fullmatch(entry.name):
+                            markers.append(Marker(Path(entry.path), match["job"], match["run"]))
+                    elif entry.is_dir(follow_symlinks=False):
+                        jobs += 1
+                        names.append(entry.name)
+                        if len(names) >= 2 * newest:
+                            names = heapq.nlargest(newest, names)
+        except FileNotFoundError:
+            pass
+        return Survey(jobs, heapq.nlargest(newest, names), markers)
+
+    def marker(self, stage: str, job: str, run: str) -> Path:
+        """Return the path of the sign that a run of the daemon has a job in hand."""
+        return Path(f"{self._places[stage]}/.{job}.{run}.begun")
 
     def missing(self, place: str, names: Collection[str]) -> set[str]:
         """Return those of the jobs that are not in a place."""
@@ -69,11 +129,11 @@ class Spool:
 
     def has_work(self) -> bool:
         """Tell whether any stage holds a job; a folder without a topic is none."""
-        return any(self.is_claimed(self.place(stage) / name) for stage in Stage for name in self.ids(stage))
+        return any(self.is_claimed(self.place(stage) / name) for stage in Stage for name in self.each(stage))
 
     def counts(self) -> Mapping[str, int]:
         """Return how many jobs are in each place, `output` included."""
-        return {str(place): len(self.ids(place)) for place in (*SPOOL_PLACES, DONE)}
+        return {str(place): sum(1 for _ in self.each(place)) for place in (*SPOOL_PLACES, DONE)}
 
     def find(self, text: str) -> Found:
         """Return the one job whose id is, begins with, or contains `text`; an exact id wins.
@@ -96,27 +156,30 @@ class Spool:
     def read_job(self, path: Path) -> Job:
         """Return a job from its directory.
 
-        A job whose `job.json` is missing, but whose topic is there, is rebuilt from what the tree tells.
+        A job whose `job.json` is missing or torn, but whose topic is there, is rebuilt from what the tree tells: it is
+        not fsynced at the claim, for only the source's exact name is told nowhere else.
 
         Raises:
             FileNotFoundError: there is no job in that directory, or no such directory.
             Damaged: `job.json` is not one.
         """
         try:
-            job = files.decode(Job, read_limited(path / files.JOB, files.JSON_BYTES_MAX), files.JOB)
+            data = read_limited(path / files.JOB, files.JSON_BYTES_MAX)
         except FileNotFoundError:
-            stat = (path / files.TOPIC).stat()
-            return Job(
-                id=path.name,
-                source=files.TOPIC,
-                sha256="",
-                bytes=stat.st_size,
-                accepted=rfc3339(stat.st_ctime),
-                accepted_s=stat.st_ctime,
-            )
+            data = b""
+        if files.is_torn(data):
+            return self._rebuilt(path)
+        job = files.decode(Job, data, files.JOB)
         if job.id != path.name:
             raise Damaged(files.JOB, f"it is of the job {job.id}")
         return job
+
+    def has_job_file(self, path: Path) -> bool:
+        """Tell whether a job's `job.json` is there; what a power cut left of one does not count."""
+        try:
+            return not files.is_torn(read_limited(path / files.JOB, files.JSON_BYTES_MAX))
+        except (OSError, Damaged):
+            return False
 
     def read_reason(self, path: Path) -> Trouble | None:
         """Return why a job failed; None when nothing says so."""
@@ -127,19 +190,17 @@ class Spool:
 
     def is_claimed(self, path: Path) -> bool:
         """Tell a job (S2) from a claim that has not happened (S1)."""
-        return os.path.lexists(path / files.TOPIC)
-
-    def unclaimed(self) -> Iterator[Path]:
-        """Yield the directories in `scripts/` that hold no topic (S1)."""
-        folder = self.place(Stage.SCRIPTS)
-        for name in self.ids(Stage.SCRIPTS):
-            if not self.is_claimed(folder / name):
-                yield folder / name
+        return os.path.lexists(f"{path}/{files.TOPIC}")
 
     def oldest(self, place: str) -> Path | None:
         """Return the directory of the oldest job in a place."""
-        names = self.ids(place)
-        return self.place(place) / names[0] if names else None
+        name = min(self.each(place), default=None)
+        return None if name is None else self.place(place) / name
+
+    def _rebuilt(self, path: Path) -> Job:
+        stat = (path / files.TOPIC).stat()
+        at = files.time_of(path.name) or stat.st_ctime
+        return Job(path.name, files.TOPIC, sha256="", bytes=stat.st_size, accepted=rfc3339(at), accepted_s=at)
 
 
 def retryable(place: str) -> bool:

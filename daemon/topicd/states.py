@@ -4,6 +4,7 @@ Owns the names of stages and places, the states a job can be in and every legal 
 the tables here are what `docs/ARCHITECTURE.md` shows: a test compares them. Never touches a file.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -18,9 +19,10 @@ class Stage(StrEnum):
     @property
     def next(self) -> "Stage | None":
         """The stage after this one; None after the last, whose jobs are published."""
-        order = list(Stage)
-        after = order.index(self) + 1
-        return order[after] if after < len(order) else None
+        return _NEXT[self]
+
+
+_NEXT: Final[Mapping[Stage, Stage | None]] = dict(zip(Stage, [*list(Stage)[1:], None], strict=True))
 
 
 class Aside(StrEnum):

@@ -5,6 +5,7 @@ the manifest is on disk and the file matches it, and that an entry made from som
 Never moves the job: that is the store's.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -12,12 +13,13 @@ import os
 import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, NamedTuple
 
 import aiofiles
 
 from topicd import job as files
-from topicd.durable import TEMPORARY, Durable
+from topicd.durable import TEMPORARY, Durable, threads
 from topicd.errors import Rejected
 from topicd.job import Damaged, Manifest, Product, Scenes
 from topicd.states import Stage
@@ -49,6 +51,8 @@ def read_limited(path: Path, bytes_max: int) -> bytes:
     """
     try:
         with open(path, "rb", opener=_no_follow) as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Damaged(path.name, "it is no regular file")
             return _limited(file.read(bytes_max + 1), path.name, bytes_max)
     except OSError as error:
         if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
@@ -68,6 +72,8 @@ class Made(NamedTuple):
 def _hash(path: Path) -> tuple[str, int]:
     found, size = hashlib.sha256(), 0
     with open(path, "rb", buffering=0, opener=_no_follow) as file:
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
         while block := file.read(READ_BYTES):
             found.update(block)
             size += len(block)
@@ -116,10 +122,14 @@ class Workspace:
         """
         path = self.path / files.TOPIC
         try:
-            async with aiofiles.open(path, "rb", opener=_no_follow) as file:
+            async with aiofiles.open(path, "rb", opener=_no_follow, executor=threads()) as file:
                 data = await file.read(bytes_max + 1)
         except PermissionError as error:
             raise unreadable() from error
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+                raise Damaged(files.TOPIC, "it is no regular file") from error
+            raise
         if len(data) > bytes_max:
             raise too_large(path.stat().st_size, bytes_max)
         return data
@@ -198,14 +208,19 @@ class Workspace:
             kept = tuple(entry for entry in self.manifest.products if entry.path not in stale)
             self._save(Manifest(self.manifest.job, kept))
         for path in self._folder(folder).glob("*"):
-            if f"{folder}/{path.name}" not in wanted:
+            if f"{folder}/{path.name}" not in wanted and not path.is_dir():
                 self._durable.remove(path)
 
     def sweep(self) -> None:
         """Remove the temporary files of an attempt that died."""
-        for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink())):
-            for path in folder.glob(f".*{TEMPORARY}"):
-                self._durable.remove(path)
+        folders = [self.path]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
+                        self._durable.remove(Path(entry.path))
 
     def resume_stage(self) -> Stage:
         """Return the first stage that has something to make: nothing is there of it, or something is harmed.
@@ -237,7 +252,10 @@ class Workspace:
 
     def _target(self, path: str) -> Path:
         folder, _, name = path.rpartition("/")
-        return self._folder(folder) / name
+        target = self._folder(folder) / name
+        if target.is_dir() and not target.is_symlink():
+            raise Damaged(path, "a directory is in its place")
+        return target
 
     def _folder(self, name: str) -> Path:
         """Return a folder of the job, made if it is missing; one that a person linked is not written through."""
@@ -245,6 +263,8 @@ class Workspace:
         if name and folder.is_symlink():
             raise Damaged(name, "it is a symbolic link")
         if name and not folder.is_dir():
+            if os.path.lexists(folder):
+                raise Damaged(name, "it is no directory")
             self._durable.mkdir(folder)
         return folder
 
@@ -253,12 +273,19 @@ class Workspace:
         self._save(self.manifest.having(entry))
 
     def _save(self, manifest: Manifest) -> None:
+        if not os.path.lexists(
+            self.path / files.MANIFEST
+        ):  # job.json was not fsynced at the claim; from here on it lasts
+            with contextlib.suppress(FileNotFoundError):
+                self._durable.sync(self.path / files.JOB)
         self._durable.write(self.path / files.MANIFEST, files.encode(manifest))
         self._manifest = manifest
 
     def _matches(self, entry: Product) -> bool:
         path = self.path / entry.path
         try:
-            return not path.parent.is_symlink() and _hash(path) == (entry.sha256, entry.bytes)
+            if path.parent.is_symlink() or path.lstat().st_size != entry.bytes:
+                return False
+            return _hash(path) == (entry.sha256, entry.bytes)
         except (OSError, ValueError):  # a path with a NUL is a ValueError
             return False

@@ -129,6 +129,7 @@ class Call(NamedTuple):
         target: a rename's target.
         file: device and inode of what it was about.
         parents: device and inode of the directories whose entries it changed.
+        into: of the one that must be fsynced for it to last: where a rename went, else the only one.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Call(NamedTuple):
     target: Path | None
     file: Identity | None
     parents: frozenset[Identity]
+    into: Identity | None
 
 
 class TracingDisk(SteppingDisk):
@@ -145,8 +147,9 @@ class TracingDisk(SteppingDisk):
         self.calls = list[Call]()
 
     def step(self, call: str, *paths: Path) -> None:
-        parents = frozenset() if call in ("write", "fsync") else frozenset(_identity_of(each.parent) for each in paths)
-        self.calls.append(Call(call, paths[0], paths[1] if paths[1:] else None, identity(paths[0]), parents))
+        parents = [] if call in ("write", "fsync") else [_identity_of(each.parent) for each in paths]
+        target, into = paths[1] if paths[1:] else None, parents[-1] if parents else None
+        self.calls.append(Call(call, paths[0], target, identity(paths[0]), frozenset(parents), into))
 
     def fsync(self, fd: int) -> None:
         super().fsync(fd)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from topicd.durable import Durable
+from topicd.durable import Durable, Steps
 from topicd.errors import Rejected
 from topicd.gate import StorageGate
 from topicd.intake import BATCH_MAX, Intake, Quiet, has_writer, look
 from topicd.job import Job
+from topicd.moves import Moves
 from topicd.spool import Spool
 from topicd.states import Aside, Stage
 from topicd.store import Store
@@ -74,13 +75,22 @@ class Rig:
             store=self.store,
             events=events,
             gate=self.gate,
-            accepted=self._hinted,
+            first=self,
             settle_s=settle_s,
             topic_bytes_max=4096,
             scenes_max=20,
         )
 
-    def _hinted(self) -> None:
+    def reserve(self) -> bool:
+        return False
+
+    def unreserve(self) -> None:
+        raise AssertionError("nothing was reserved")
+
+    async def take_over(self, job: Job) -> None:
+        raise AssertionError(job)
+
+    def expect(self) -> None:
         self.hints += 1
 
     @contextlib.asynccontextmanager
@@ -386,16 +396,24 @@ async def test_a_hard_link_is_a_topic_and_its_other_name_stays(tmp_path: Path) -
     assert notes.read_text() == GOOD
 
 
-class Meddling(Store):
-    """A store before whose claims somebody does something to the file."""
+class Meddling(Moves):
+    """Moves before whose claims somebody does something to the file."""
 
-    def __init__(self, spool: Spool, meddle: Callable[[Path], None]) -> None:
-        super().__init__(spool, Durable())
-        self._meddle = meddle
+    meddle: Callable[[Path], None]
 
-    def claim(self, source: Path, *, sha256: str, size: int, inode: int | None = None) -> Job:
-        self._meddle(source)
-        return super().claim(source, sha256=sha256, size=size, inode=inode)
+    def claim(
+        self, source: Path, *, sha256: str, size: int, inode: int | None = None, begin: bool = False
+    ) -> Steps[Job]:
+        self.meddle(source)
+        return super().claim(source, sha256=sha256, size=size, inode=inode, begin=begin)
+
+
+def meddling(spool: Spool, meddle: Callable[[Path], None]) -> Store:
+    store = Store(spool, Durable())
+    moves = Meddling(spool, store.durable, clock=time.time, run=store.run)
+    moves.meddle = meddle
+    store.moves = moves
+    return store
 
 
 def meddled(home: Path, meddle: Callable[[Path], None]) -> Rig:
@@ -403,7 +421,7 @@ def meddled(home: Path, meddle: Callable[[Path], None]) -> Rig:
         if path.name == "a.md":
             meddle(path)
 
-    rig = Rig(home, settle_s=0.0, store=lambda spool: Meddling(spool, once))
+    rig = Rig(home, settle_s=0.0, store=lambda spool: meddling(spool, once))
     (rig.input / "a.md").write_text("# Before\n")
     return rig
 
@@ -455,7 +473,7 @@ def test_what_turns_into_no_file_after_the_look_is_left(rig: Rig, turn: Callable
     turn(path)
     before = open_files()
     with contextlib.suppress(OSError):
-        assert rig.intake._take(path) is None
+        assert rig.store.durable.carry_out(rig.intake._take(path, begin=False)) is None
     assert path.is_symlink() or path.exists()
     assert not rig.spool.ids(Stage.SCRIPTS)
     assert open_files() == before
@@ -657,15 +675,16 @@ async def test_an_input_on_another_file_system_is_taken_by_copy(tmp_path: Path, 
     assert len(rig.jobs(Aside.FAILED)) == 1
 
 
-async def test_an_input_that_is_read_only_makes_no_jobs_twice(tmp_path: Path, mount: Path) -> None:
+async def test_an_input_that_is_read_only_makes_no_jobs_twice_and_is_told_once(tmp_path: Path, mount: Path) -> None:
     rig = Rig(tmp_path / "home", input_dir=mount, settle_s=0.0)
     (mount / "a.md").write_text(GOOD)
     remount(mount, "ro")
     async with rig.running():
-        for times in (1, 2, 3):
+        for _ in range(3):
             rig.intake.hint()
-            await until(lambda times=times: len(rig.kept.of("intake.trouble")) >= times, "trouble")  # type: ignore[misc]
+            await until(lambda: rig.kept.of("intake.trouble") and not rig.intake._woken.is_set(), "a look")
         assert not rig.jobs()
+        assert len(rig.kept.of("intake.trouble")) == 1
         remount(mount, "rw")
         rig.intake.hint()
         await rig.taken()
@@ -720,7 +739,7 @@ def test_look_leaves_out_what_is_hidden_and_names_the_rest(tmp_path: Path) -> No
 def test_the_words_of_a_refusal_say_what_to_do(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     (rig.input / "a.md").write_bytes(b"x" * 5000)
-    taken = rig.intake._take(rig.input / "a.md")
+    taken = rig.store.durable.carry_out(rig.intake._take(rig.input / "a.md", begin=False))
     assert taken
     assert isinstance(taken.refused, Rejected)
     assert (taken.refused.cause, taken.job.sha256, taken.job.bytes) == ("topic_too_large", "", 5000)

@@ -96,7 +96,7 @@ def test_threads_that_race_claim_each_file_once(house: House) -> None:
     for thread in threads:
         thread.join(30)
     assert claimed(house) == topics
-    assert not list(house.store().spool.unclaimed())
+    assert not house.store().recover()
 
 
 def test_processes_that_race_claim_each_file_once(house: House) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fakes.disk import Crash, CrashingDisk, PowerDisk
+from fakes.power import RecordingDisk
 from topicd.durable import Disk, Durable
 from topicd.job import REASON, Job, Trouble
 from topicd.spool import DONE, Found, Spool
@@ -83,8 +84,12 @@ class House:
 
     def files(self) -> list[Path]:
         """Return every file of the house."""
-        roots = [self.home, *([self.far] if self.far else [])]
-        return [path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+        return [path for root in self.roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+
+    @property
+    def roots(self) -> list[Path]:
+        """The directories that all of it is in."""
+        return [self.home, *([self.far] if self.far else [])]
 
     def jobs(self) -> list[Found]:
         """Return every job, wherever."""
@@ -93,7 +98,7 @@ class House:
 
     def whole(self) -> set[str]:
         """Return the units that are whole now."""
-        return {unit for found in self.jobs() for unit in EVERY_UNIT if _is_whole(found.path, unit)}
+        return set().union(*(whole_units(found.path) for found in self.jobs()))
 
     def remove(self) -> None:
         """Take it all away."""
@@ -128,7 +133,7 @@ def adopt(store: Store, space: Workspace, unit: str) -> None:
     temporary = space.aside(unit)
     temporary.write_bytes(product(unit))
     disk = store.durable._disk
-    if isinstance(disk, PowerDisk):
+    if isinstance(disk, PowerDisk | RecordingDisk):
         disk.unsynced(temporary)
     space.adopt(unit, temporary, made_from=unit, by={}, seconds=0.0, at=0.0)
 
@@ -148,9 +153,10 @@ def ends(store: Store, house: House) -> None:
     assert job
     healthy = house.store(CrashingDisk())
     for stage in Stage:
-        began = healthy.begin(stage, job.id).job
+        door = healthy if stage.next else store
+        began = door.begin(stage, job.id).job
         work(healthy, stage, began, house)
-        (healthy if stage.next else store).finish(stage, began, 1.0)
+        door.finish(stage, began)
 
 
 def detour(store: Store, house: House) -> None:
@@ -162,7 +168,7 @@ def detour(store: Store, house: House) -> None:
     store.give_back(Stage.SCRIPTS, store.begin(Stage.SCRIPTS, job.id).job)
     began = store.begin(Stage.SCRIPTS, job.id).job
     work(store, Stage.SCRIPTS, began, house)
-    store.finish(Stage.SCRIPTS, began, 1.0)
+    store.finish(Stage.SCRIPTS, began)
     store.fail(Stage.AUDIO, store.begin(Stage.AUDIO, job.id).job, TROUBLE)
     store.hold(store.spool.find(job.id))
     store.release(store.spool.find(job.id))
@@ -284,10 +290,11 @@ def _turn(store: Store, stage: Stage, house: House) -> bool:
         with contextlib.suppress(FileNotFoundError):  # it turned out to be published already (S6)
             job = store.begin(stage, name).job
             work(store, stage, job, house)
-            store.finish(stage, job, 1.0)
+            store.finish(stage, job)
     return bool(names)
 
 
-def _is_whole(path: Path, unit: str) -> bool:
+def whole_units(path: Path) -> set[str]:
+    """Return the units of one job that are whole."""
     space = Workspace(path, Durable())
-    return space.whole(unit, unit)
+    return {unit for unit in EVERY_UNIT if space.whole(unit, unit)}

@@ -32,6 +32,10 @@ class FailingClose(Disk):
         raise OSError(errno.EIO, "late")
 
 
+def publish(durable: Durable, source: Path, target: Path) -> None:
+    durable.carry_out(durable.publishing(source, target))
+
+
 class OtherFileSystem(Disk):
     """Refuses to rename a directory, as between two file systems."""
 
@@ -165,7 +169,7 @@ def test_remove_tree_of_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
 def test_publish_to_another_file_system_leaves_links_and_pipes_out(linked: Path) -> None:
     target = linked.parent / "output"
     target.mkdir()
-    Durable(OtherFileSystem()).publish(linked, target / "job")
+    publish(Durable(OtherFileSystem()), linked, target / "job")
     assert tree(target) == {"job/audio/001.wav": b"wav"}
     assert [path.name for path in (target / "job").iterdir()] == ["audio"]
     assert (linked.parent / "precious" / "inner" / "file").read_bytes() == b"mine"
@@ -176,14 +180,14 @@ def test_publish_begins_anew_over_what_an_earlier_one_left(linked: Path) -> None
     target = linked.parent / "output"
     (target / ".job.incoming").mkdir(parents=True)
     (target / ".job.incoming" / "torn").write_bytes(b"x")
-    Durable(OtherFileSystem()).publish(linked, target / "job")
+    publish(Durable(OtherFileSystem()), linked, target / "job")
     assert tree(target) == {"job/audio/001.wav": b"wav"}
 
 
 def test_publish_on_one_file_system_is_one_rename(linked: Path) -> None:
     disk = TracingDisk()
     before = linked.stat().st_ino
-    Durable(disk).publish(linked, linked.parent / "done")
+    publish(Durable(disk), linked, linked.parent / "done")
     assert [call.name for call in disk.calls if call.name != "fsync"] == ["rename"]
     assert (linked.parent / "done").stat().st_ino == before
 

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topicd.errors import Rejected, RetryLater
-from topicd.job import Begun, Damaged, Job, Manifest, Product, Scenes, SceneText, Trouble, decode, encode
+from topicd.job import (
+    Damaged,
+    Job,
+    Manifest,
+    Product,
+    Scenes,
+    SceneText,
+    Trouble,
+    decode,
+    encode,
+    is_torn,
+    time_of,
+)
 
 KINDS: tuple[type[Job | Manifest | Scenes | Trouble], ...] = (Job, Manifest, Scenes, Trouble)
 TROUBLE = Trouble(at="2026-01-01T00:00:00.000Z", stage="audio", unit="audio/001", cause="timeout", message="late")
@@ -23,8 +35,6 @@ JOB = Job(
     accepted_s=1767225600.0,
     attempts={"scripts": 1},
     crashes={"audio": 2},
-    seconds={"scripts": 1.5},
-    begun=Begun("audio", "run", "2026-01-01T00:00:00.000Z"),
     not_before_s=5.0,
     last_error=TROUBLE,
     source_left=(1, 2, 3),
@@ -146,55 +156,57 @@ FRESH = Job(id="j", source="s", sha256="", bytes=1, accepted="", accepted_s=0)
 
 
 def test_attempts_are_counted_by_stage() -> None:
-    job = FRESH.begin("scripts", run="a", at=0)
+    job = FRESH.begin("scripts")
     assert job.attempts == {"scripts": 1}
-    ended = replace(job, begun=None).begin("scripts", run="a", at=0)
-    assert ended.attempts == {"scripts": 2}
-    assert replace(ended, begun=None).begin("audio", run="a", at=0).attempts == {"scripts": 2, "audio": 1}
+    again = job.begin("scripts")
+    assert again.attempts == {"scripts": 2}
+    assert again.begin("audio").attempts == {"scripts": 2, "audio": 1}
 
 
-def test_an_attempt_that_another_run_did_not_end_is_a_crash_and_no_attempt() -> None:
-    job = FRESH.begin("scripts", run="a", at=0).begin("scripts", run="b", at=0)
-    assert (job.attempts, job.crashes) == ({"scripts": 1}, {"scripts": 1})
-    assert job.begin("scripts", run="c", at=0).crashes == {"scripts": 2}
-
-
-def test_an_attempt_that_this_run_did_not_end_is_neither() -> None:
-    job = FRESH.begin("scripts", run="a", at=0).begin("scripts", run="a", at=0)
-    assert (job.attempts, job.crashes) == ({"scripts": 1}, {})
-
-
-def test_an_attempt_begun_at_another_stage_is_no_crash_of_this_one() -> None:
-    job = FRESH.begin("scripts", run="a", at=0).begin("audio", run="b", at=0)
-    assert (job.attempts, job.crashes) == ({"scripts": 1, "audio": 1}, {})
+def test_crashes_are_counted_by_stage_and_are_no_attempts() -> None:
+    job = FRESH.crash("scripts").crash("audio").crash("scripts")
+    assert (job.attempts, job.crashes) == ({}, {"scripts": 2, "audio": 1})
 
 
 def test_beginning_ends_the_wait() -> None:
-    assert replace(FRESH, not_before_s=9.0).begin("scripts", run="a", at=0).not_before_s == 0
+    assert replace(FRESH, not_before_s=9.0).begin("scripts").not_before_s == 0
 
 
 @pytest.mark.parametrize("stage", ["scripts", "audio"])
 def test_giving_back_undoes_a_beginning(stage: str) -> None:
-    begun = FRESH.begin("scripts", run="a", at=0)
-    back = begun.give_back(stage)
-    assert back.begun is None
-    assert all(count >= 0 for count in back.attempts.values())
-    assert begun.give_back("scripts").attempts == {"scripts": 0}
+    assert FRESH.begin(stage).give_back(stage).attempts == {}
+    assert FRESH.begin("scripts").begin("scripts").give_back("scripts").attempts == {"scripts": 1}
+    assert FRESH.give_back(stage).attempts == {}
 
 
-def test_a_suspect_is_a_job_that_was_in_work_when_a_daemon_died() -> None:
-    begun = FRESH.begin("scripts", run="a", at=0)
-    assert not FRESH.is_suspect("scripts", "b")
-    assert not begun.is_suspect("scripts", "a")
-    assert begun.is_suspect("scripts", "b")
-    assert not begun.is_suspect("audio", "b")
-    assert replace(FRESH, crashes={"scripts": 1}).is_suspect("scripts", "a")
+def test_a_stage_that_is_done_leaves_only_the_attempts_that_went_wrong() -> None:
+    job = JOB.begin("scripts").pass_on("scripts")
+    assert (job.attempts, job.last_error, job.not_before_s) == (JOB.attempts, None, 0)
 
 
 def test_afresh_forgets_what_was_spent_and_keeps_what_it_is() -> None:
     job = JOB.afresh()
-    assert (job.attempts, job.crashes, job.begun, job.not_before_s) == ({}, {}, None, 0)
-    assert (job.id, job.source, job.sha256, job.seconds) == (JOB.id, JOB.source, JOB.sha256, JOB.seconds)
+    assert (job.attempts, job.crashes, job.last_error, job.not_before_s) == ({}, {}, None, 0)
+    assert (job.id, job.source, job.sha256) == (JOB.id, JOB.source, JOB.sha256)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 9, 40, -2, -1])
+def test_what_a_power_cut_leaves_of_a_job_is_torn(cut: int) -> None:
+    data = encode(JOB)
+    assert is_torn(data[:cut])
+    assert is_torn(data[:cut] + b"\0" * 30)
+    assert is_torn(b"\0" * len(data))
+    assert not is_torn(data)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}\n", b"\xff" * 9, b"job", b'{"id": "a"}\n'])
+def test_what_nobody_here_wrote_is_damaged_and_not_torn(data: bytes) -> None:
+    assert not is_torn(data)
+
+
+def test_an_id_tells_its_time() -> None:
+    assert time_of("20260101-000000-500000-sea") == 1767225600.5
+    assert time_of("sea") is None
 
 
 @pytest.mark.parametrize("next_try", [None, 60.0])

@@ -1,0 +1,151 @@
+"""Group commit: many jobs share the fsyncs, and each is acknowledged only when its own have been done.
+
+Owns the one thread in which the spool is changed while the daemon runs, and the threads that fsync for it. In a round
+it takes every piece of work as far as its next `yield`, then fsyncs, in parallel, all that was asked for: each file and
+each directory once, however many asked. Work that arrives meanwhile goes into the next round, so rounds grow with the
+load by themselves and a lone move waits for nobody. Promises that work ends whole, whatever becomes of who asked for
+it, and that a failed fsync is told to everyone who asked for that path. Never decides what is fsynced, or when.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from topicd.durable import Durable, Steps
+
+FSYNCS_MAX: Final = 16
+"""How many fsyncs are under way at once. A journalling file system commits those that wait together as one."""
+
+R = TypeVar("R")
+
+
+class _Uncut(asyncio.Future[R]):
+    """A future that its waiter cannot cancel: the waiter is cancelled once it is done (Task.cancel says how)."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as the class it extends
+        return False
+
+
+class _Piece:
+    """Work under way, and who waits for it."""
+
+    __slots__ = ("error", "future", "result", "steps", "wanted")
+
+    def __init__(self, steps: Steps[Any], future: "asyncio.Future[Any]") -> None:
+        self.steps = steps
+        self.future = future
+        self.wanted: tuple[Path, ...] = ()
+        self.error: BaseException | None = None
+        self.result: Any = None
+
+    def go_on(self) -> bool:
+        """Work up to the next yield; False when that was the end."""
+        error, self.error = self.error, None
+        try:
+            self.wanted = next(self.steps) if error is None else self.steps.throw(error)
+        except StopIteration as end:
+            self.result = end.value
+            return False
+        except BaseException as failure:  # noqa: BLE001 - it is raised where the work is waited for
+            self.error = failure
+            return False
+        return True
+
+    def tell(self) -> None:
+        """Let the one who waits go on. On the event loop."""
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+class GroupCommit:
+    """Takes work through its steps together with whatever else is under way."""
+
+    def __init__(self, durable: Durable) -> None:
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._arrived = deque[_Piece]()
+        self._is_working = False
+        self._worker = ThreadPoolExecutor(1, "spool")
+        self._syncers = ThreadPoolExecutor(FSYNCS_MAX, "fsync")
+
+    async def carry_out(self, steps: Steps[R]) -> R:
+        """Take work through its steps, and return its result whatever happens to the caller.
+
+        A caller that is cancelled meanwhile gets the result too, and its cancellation at its next `await`: what it does
+        between the two is not cut off from what is on the disk.
+        """
+        future: asyncio.Future[R] = _Uncut(loop=asyncio.get_running_loop())
+        with self._lock:
+            self._arrived.append(_Piece(steps, future))
+            start, self._is_working = not self._is_working, True
+        if start:
+            self._worker.submit(self._work)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not future.done() or task is None:
+                raise  # the work itself ended so, or the loop is at its end
+            task.uncancel()
+            task.cancel()
+            return future.result()
+
+    def _work(self) -> None:
+        """Go round until nothing is left to do."""
+        under_way: list[_Piece] = []
+        while True:
+            with self._lock:
+                under_way += self._arrived
+                self._arrived.clear()
+                if not under_way:
+                    self._is_working = False
+                    return
+            ended: list[_Piece] = []
+            going: list[_Piece] = []
+            for piece in under_way:
+                (going if piece.go_on() else ended).append(piece)
+            _tell(ended)
+            self._sync(going)
+            under_way = going
+
+    def _sync(self, pieces: Sequence[_Piece]) -> None:
+        """Fsync all that the pieces want, each path once, and note what failed."""
+        paths = list(dict.fromkeys(path for piece in pieces for path in piece.wanted))
+        if len(paths) == 1:
+            failed = self._sync_each(paths)
+        else:
+            shares = [paths[number::FSYNCS_MAX] for number in range(min(FSYNCS_MAX, len(paths)))]
+            failed = {
+                path: error for share in self._syncers.map(self._sync_each, shares) for path, error in share.items()
+            }
+        if failed:
+            for piece in pieces:
+                piece.error = next((failed[path] for path in piece.wanted if path in failed), None)
+
+    def _sync_each(self, paths: Iterable[Path]) -> dict[Path, BaseException]:
+        failed = dict[Path, BaseException]()
+        for path in paths:
+            try:
+                self._durable.sync(path)
+            except BaseException as error:  # noqa: BLE001 - told to everyone who asked for this path
+                failed[path] = error
+        return failed
+
+
+def _tell(ended: Sequence[_Piece]) -> None:
+    """Tell all that ended, in one call on each loop."""
+    for loop in {piece.future.get_loop() for piece in ended}:
+        told = [piece for piece in ended if piece.future.get_loop() is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_tell_each, told)
+
+
+def _tell_each(pieces: Iterable[_Piece]) -> None:
+    for piece in pieces:
+        piece.tell()
