@@ -9,8 +9,12 @@ and less often.
 
 Events: `watcher.started` {mode}; `watcher.trouble` {error, mode}, once for each trouble, where `error` is a
 `TopicdError`; `watcher.restarted` {reason} after `reader_died`, `unmounted`, `directory_gone`,
-`directory_replaced` (also: moved away and back), or after the trouble that has this cause: `watch_limit`,
-`instance_limit`, `directory_unreadable`, `watch_failed`, `no_events`, `remote_file_system`.
+`directory_replaced` (also: moved away and back), or after the trouble that has this cause: `directory_hangs`,
+`watch_limit`, `instance_limit`, `directory_unreadable`, `watch_failed`, `no_events`, `remote_file_system`;
+`watcher.overflowed`, once each time that the kernel dropped events; `watcher.wake_failed` {directory, error}
+when a hint raises, once until a rescan's hint to that directory does not.
+
+A reader that dies is replaced at once; one that dies again before it was well for a rescan is trouble too.
 """
 
 import asyncio
@@ -23,17 +27,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from topicd.errors import StorageTrouble, TopicdError, Unusable
-from topicd.inotify import Batch, Reader
+from topicd.inotify import POLL_HINT, Batch, Reader, remote_trouble
 
 _SELF_TEST_S: Final = 2.0
 # Lets `rm -r` and `mkdir` by one hand be one replacement; bounds how often the watches are made anew.
 _SETTLE_S: Final = 0.05
 _RETRY_RESCANS_MAX: Final = 64
-_MOUNTINFO: Final = Path("/proc/self/mountinfo")
-_REMOTE: Final = frozenset(
-    ("9p", "ceph", "cifs", "fakeowner", "fuse", "nfs", "nfs4", "prl_fs", "smb3", "vboxsf", "virtiofs")
-)
-_POLL_HINT: Final = "Topics are found at intervals instead; set the watch mode to poll to make this the rule."
+_LOOK_S: Final = 5.0
 
 _Identity = tuple[int, int]
 _Identities = Mapping[Path, _Identity | None]
@@ -58,6 +58,28 @@ class Events(Protocol):
         """Tell of one event."""
 
 
+class State(NamedTuple):
+    """What a watcher tells of itself.
+
+    Attributes:
+        mode: what brings hints now.
+        up: whether every directory is there and answers, and hints come and are taken.
+        trouble: what is wrong, in one sentence; empty when well.
+        hint: what a person can do about it; may be empty.
+        restarts: times it began to watch anew.
+        overflows: times the kernel dropped events.
+        wake_failures: times that hints began to raise.
+    """
+
+    mode: Literal["events", "poll"]
+    up: bool
+    trouble: str
+    hint: str
+    restarts: int
+    overflows: int
+    wake_failures: int
+
+
 class Watcher:
     """Wakes whoever scans: at events, and at least once every rescan.
 
@@ -69,9 +91,10 @@ class Watcher:
         watched: the directories, which need not exist yet.
         mode: `events`; `poll`, the clock only; `auto`, events unless a directory lies on a remote file system
             or a self-test shows that none come.
-        wake: called with a hint; may raise without harm to other hints.
+        wake: called with a hint; may raise without harm to other hints, and is then called again at the next
+            rescan.
         rescan_s: seconds between rescans while events come, varied by a tenth.
-        poll_s: seconds between rescans while they do not, or while a directory is gone.
+        poll_s: seconds between rescans while they do not, a directory is gone, or `wake` raises.
         events: where to tell of starts, restarts and trouble.
     """
 
@@ -100,6 +123,9 @@ class Watcher:
         self._alarm = asyncio.Event()
         self._heard: set[str] = set()
         self._news = asyncio.Event()
+        self._looking: asyncio.Future[_Identities] | None = None
+        self._refused: set[str] = set()
+        self._restarts = self._overflows = self._wake_failures = 0
 
     @property
     def mode(self) -> Literal["events", "poll"]:
@@ -108,14 +134,28 @@ class Watcher:
 
     @property
     def up(self) -> bool:
-        """Whether it is started, every directory is there, and hints come, by event or by clock."""
-        there = bool(self._identities) and None not in self._identities.values()
-        return there and (self._reader is None or self._reader.alive)
+        """Whether it is started, every directory is there, and hints come, by event or by clock, and are taken."""
+        there = bool(self._identities) and None not in self._identities.values() and not self._hangs
+        return there and not self._refused and (self._reader is None or self._reader.alive)
 
     @property
     def trouble(self) -> str:
         """What is wrong, in one sentence; empty when well."""
-        return self._error.message if self._error else ""
+        if self._error:
+            return self._error.message
+        return f"A bug: no scan of {', '.join(sorted(self._refused))} could be asked for." if self._refused else ""
+
+    @property
+    def state(self) -> State:
+        """Everything about it at this moment."""
+        hint = self._error.hint if self._error else ""
+        if self._refused and not self._error:
+            hint = "The log has the error; it is tried again at every rescan."
+        return State(self.mode, self.up, self.trouble, hint, self._restarts, self._overflows, self._wake_failures)
+
+    @property
+    def _hangs(self) -> bool:
+        return self._error is not None and self._error.cause == "directory_hangs"
 
     def start(self) -> None:
         """Schedule the watches, on the running loop and before the first scan; `run` is what ends them."""
@@ -131,8 +171,7 @@ class Watcher:
             while True:
                 await self._pause()
                 await self._check()
-                for watched in self._watched:
-                    self._hint(watched.kind, None)
+                self._refused -= {watched.kind for watched in self._watched if self._hint(watched.kind, None)}
         finally:
             self._close()
             self._identities = {}
@@ -147,11 +186,29 @@ class Watcher:
         self._alarm.clear()
 
     async def _check(self) -> None:
-        # In a thread: on a network file system that hangs, the rest of the daemon must not hang with it.
-        identities = await asyncio.to_thread(_identify, self._watched)
+        identities = await self._look()
+        if identities is None:
+            if not self._hangs:
+                self._settle(_hanging())
+            return
         ailment = self._ailment(identities)
-        if ailment:
+        if ailment == "reader_died" and self._restarts and asyncio.get_running_loop().time() < self._retry_at:
+            self._close()
+            self._settle(StorageTrouble("reader_died", "The kernel's file events cannot be read.", hint=POLL_HINT))
+        elif ailment:
             await self._rebuild(identities, self._outage or ailment)
+        elif self._error is None:
+            self._retry_s = self._rescan_s
+
+    async def _look(self) -> _Identities | None:
+        """Return who the directories are; None when that is not to be had. What hangs, hangs in one thread."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().run_in_executor(None, _identify, self._watched)
+            await asyncio.wait([self._looking], timeout=_LOOK_S)
+        if not self._looking.done():
+            return None
+        looked, self._looking = self._looking, None
+        return looked.result()
 
     def _ailment(self, identities: _Identities) -> str:
         if self._reader and not self._reader.alive:
@@ -161,6 +218,8 @@ class Watcher:
         if identities != self._identities:
             gone = None in {*identities.values(), *self._identities.values()}
             return "directory_gone" if gone else "directory_replaced"
+        if self._hangs:
+            return "directory_hangs"
         if self._reader:
             return self._reader.doubted
         due = self._wanted != "poll" and asyncio.get_running_loop().time() >= self._retry_at
@@ -173,6 +232,7 @@ class Watcher:
         self._settle(error)
         if error is None:
             self._outage = ""
+            self._restarts += 1
             self._events.emit("watcher.restarted", reason=reason)
 
     def _open(self, identities: _Identities) -> TopicdError | None:
@@ -184,11 +244,11 @@ class Watcher:
 
     def _listen(self) -> TopicdError | None:
         there = [watched for watched in self._watched if self._identities[watched.path]]
-        remote = _remote([watched.path for watched in there]) if self._wanted == "auto" else None
+        remote = remote_trouble([watched.path for watched in there]) if self._wanted == "auto" else None
         if remote:
             return remote
         try:
-            self._reader = Reader(self._deliver)
+            self._reader = Reader(self._deliver, self._overflowed)
             for watched in there:
                 self._reader.watch(watched.path, watched.kind)
         except TopicdError as error:
@@ -210,16 +270,16 @@ class Watcher:
         except TimeoutError:
             self._close()
             deaf = ", ".join(sorted(touched - self._heard))
-            return Unusable("no_events", f"No file events come for {deaf}.", hint=_POLL_HINT)
+            return Unusable("no_events", f"No file events come for {deaf}.", hint=POLL_HINT)
         return None
 
     def _settle(self, error: TopicdError | None) -> None:
-        if error and error.message != self.trouble:
+        if error and (self._error is None or error.message != self._error.message):
             self._events.emit("watcher.trouble", error=error, mode=self.mode)
         self._error = error
         self._retry_at = asyncio.get_running_loop().time() + self._retry_s
-        doubled_s = min(2 * self._retry_s, _RETRY_RESCANS_MAX * self._rescan_s)
-        self._retry_s = doubled_s if error else self._rescan_s
+        if error:
+            self._retry_s = min(2 * self._retry_s, _RETRY_RESCANS_MAX * self._rescan_s)
 
     def _deliver(self, batch: Batch) -> None:
         self._heard.update(batch)
@@ -230,9 +290,20 @@ class Watcher:
             for name in names:
                 self._hint(kind, name)
 
-    def _hint(self, kind: str, moved_name: str | None) -> None:
-        # One callback each: a hint that raises is reported by the loop and spoils no other.
-        asyncio.get_running_loop().call_soon(self._wake, kind, moved_name)
+    def _overflowed(self) -> None:
+        self._overflows += 1
+        self._events.emit("watcher.overflowed")
+
+    def _hint(self, kind: str, moved_name: str | None) -> bool:
+        try:
+            self._wake(kind, moved_name)
+        except Exception as error:  # noqa: BLE001 - a bug of whoever is woken must not end the watch
+            if kind not in self._refused:
+                self._refused.add(kind)
+                self._wake_failures += 1
+                self._events.emit("watcher.wake_failed", directory=kind, error=error)
+            return False
+        return True
 
     def _close(self) -> None:
         if self._reader:
@@ -260,33 +331,14 @@ def _touch(path: Path) -> bool:
     return True
 
 
+def _hanging() -> TopicdError:
+    message = f"A directory's file system has not answered for {_LOOK_S:g} s."
+    return StorageTrouble("directory_hangs", message, hint="Is the server that it is mounted from up?")
+
+
 def _gone(identities: _Identities) -> TopicdError | None:
     gone = [str(path) for path, identity in identities.items() if identity is None]
     if not gone:
         return None
     message = f"Not there, or not a directory: {', '.join(gone)}."
     return StorageTrouble("directory_gone", message, hint=f"Make it again: mkdir {' '.join(gone)}")
-
-
-def _remote(paths: Sequence[Path]) -> TopicdError | None:
-    """Say when a change made by another machine would give no event here; no self-test can show that."""
-    try:
-        mountinfo = _MOUNTINFO.read_text(errors="replace")
-        types = {path: _file_system(path.stat().st_dev, mountinfo) for path in paths}
-    except OSError:
-        return None
-    for path, name in types.items():
-        if name.partition(".")[0] in _REMOTE:
-            message = f"{path} is on {name}, where changes made elsewhere give no events."
-            return Unusable("remote_file_system", message, hint=_POLL_HINT)
-    return None
-
-
-def _file_system(device: int, mountinfo: str) -> str:
-    """Return the type of the file system with that device number (`ext4`, `fuse.sshfs`), or nothing."""
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in mountinfo.splitlines():
-        mount, _, source = line.partition(" - ")
-        if mount.split()[2:3] == [number]:
-            return source.split()[0]
-    return ""

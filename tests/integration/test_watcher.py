@@ -226,21 +226,57 @@ async def test_claims_by_rename_do_not_hold_arrivals_back(tree: Tree, seen: Reco
 
 
 async def test_the_hints_of_one_kind_survive_a_consumer_that_raises(tree: Tree, seen: Recorder) -> None:
-    raised: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: raised.append(context))
+    broken = {"input"}
 
     def fail(kind: str, _name: str | None) -> None:
-        if kind == "input":
+        if kind in broken:
             raise RuntimeError("a bug in the consumer")
 
     seen.on_hint = fail
-    async with watching(tree, seen, rescan_s=0.05) as watcher:
+    async with watching(tree, seen, rescan_s=0.05, poll_s=0.05) as watcher:
         tree.move_in("a.md")
         (tree.scripts / "job").mkdir()
         (tree.scripts / "job").rename(tree.audio / "job")
-        await until(lambda: len(raised) >= 3)
-        assert {("input", "a.md"), ("input", None), ("scripts", None), ("audio", None)} <= set(seen.hints)
-        assert watcher.up
+        await until(lambda: seen.hints.count(("input", None)) >= 3)
+        assert {("input", "a.md"), ("scripts", None), ("audio", None)} <= set(seen.hints)
+        assert (watcher.up, watcher.state.wake_failures, "input" in watcher.trouble) == (False, 1, True)
+        assert watcher.state.hint
+        broken.clear()
+        await until(lambda: watcher.up)
+        assert watcher.trouble == watcher.state.hint == ""
+        broken.add("input")
+        await until(lambda: not watcher.up)
+        assert watcher.state.wake_failures == 2
+    assert [(name, fields["directory"]) for name, fields in seen.events[1:]] == [("watcher.wake_failed", "input")] * 2
+
+
+async def test_a_hint_that_works_at_an_event_does_not_hide_one_that_fails_at_others(tree: Tree, seen: Recorder) -> None:
+    def fail(_kind: str, name: str | None) -> None:
+        if name and name.startswith("bad"):
+            raise RuntimeError("a bug in the consumer")
+
+    seen.on_hint = fail
+    async with watching(tree, seen):
+        for n in range(20):
+            tree.move_in(f"{'bad' if n % 2 else 'good'}-{n}.md")
+            await until(lambda n=n: len(seen.hints) > n)  # type: ignore[misc]
+    assert [name for name, _ in seen.events].count("watcher.wake_failed") == 1
+
+
+async def test_names_that_begin_with_a_dot_wake_nobody(tree: Tree, seen: Recorder) -> None:
+    marker = tree.write(tree.scripts / ".job.0.begun")
+    async with watching(tree, seen):
+        marker.rename(tree.audio / ".job.0.begun")
+        (tree.audio / ".job.0.begun").unlink()
+        hidden = tree.write(tree.input / ".a.md.part")
+        tree.move_in("first.md")
+        await until(lambda: ("input", "first.md") in seen.hints)
+        assert seen.hints == [("input", "first.md")]
+        hidden.rename(tree.input / "a.md")
+        await until(lambda: ("input", "a.md") in seen.hints)
+        (tree.scripts / "job").mkdir()
+        (tree.scripts / "job").rename(tree.scripts / ".job")  # what leaves is told under its old name
+        await until(lambda: ("scripts", None) in seen.hints)
 
 
 async def test_after_the_end_there_are_no_hints(tree: Tree, seen: Recorder) -> None:
@@ -275,7 +311,9 @@ async def test_a_lost_event_queue_hints_every_kind(tree: Tree, seen: Recorder) -
                 os.rename(there, here)  # noqa: PTH104
         await until(lambda: {hint[0] for hint in seen.hints} == set(KINDS))
         assert watcher.up
+        assert watcher.state.overflows == 1
     assert seen.restarts() == []
+    assert seen.events[1:] == [("watcher.overflowed", {})], "once, not once a directory"
 
 
 @pytest.mark.parametrize("deed", ["renamed", "deleted"])
@@ -361,10 +399,10 @@ async def test_a_link_to_a_directory_is_followed_and_so_is_its_new_target(tree: 
         await until(lambda: ("input", "b.md") in seen.hints)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_dead_reader_is_replaced(tree: Tree, seen: Recorder) -> None:
-    async with watching(tree, seen, rescan_s=0.1, poll_s=0.1) as watcher:
+async def test_a_dead_reader_is_replaced_at_once_and_leaves_no_descriptor(tree: Tree, seen: Recorder) -> None:
+    async with watching(tree, seen) as watcher:
         assert watcher._reader
+        before = descriptors()
         doomed = watcher._reader._fd
         directory = os.open(tree.root, os.O_RDONLY)
         os.dup2(directory, doomed._inotify_fd)  # its next read ends in EISDIR
@@ -373,9 +411,34 @@ async def test_a_dead_reader_is_replaced(tree: Tree, seen: Recorder) -> None:
         seen.hints.clear()
         tree.move_in("b.md")
         await until(lambda: ("input", "b.md") in seen.hints)
-        assert watcher.up
+        assert (watcher.up, watcher.state.restarts) == (True, 1)
         os.close(directory)
-        doomed._close_resources()
+        await until(lambda: descriptors() == before)
+
+
+async def test_a_reader_that_dies_again_and_again_is_left_for_the_clock(tree: Tree, seen: Recorder) -> None:
+    async with watching(tree, seen, rescan_s=0.5, poll_s=0.02) as watcher:
+        await until(lambda: ("audio", None) in seen.hints)  # well for a rescan
+        for died in (1, 2):
+            assert watcher._reader
+            watcher._reader.died()  # as its thread tells it
+            await until(lambda died=died: len(seen.events) == 1 + died)  # type: ignore[misc]
+        assert (watcher.mode, watcher.up) == ("poll", True)
+        assert (seen.restarts(), seen.causes()) == (["reader_died"], ["reader_died"])
+        await until(lambda: seen.restarts() == ["reader_died"] * 2)
+        assert (watcher.mode, watcher.trouble) == ("events", "")
+
+
+async def test_a_file_system_that_hangs_is_told_once_and_holds_no_other_hint_back(tree: Tree, seen: Recorder) -> None:
+    hanging: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    async with watching(tree, seen, rescan_s=0.05, poll_s=0.01) as watcher:
+        watcher._looking = hanging  # a look that does not end
+        await until(lambda: seen.hints.count(("audio", None)) >= 20)
+        assert (seen.causes(), watcher.up) == (["directory_hangs"], False)
+        assert watcher._retry_s == 0.1, "one trouble, one doubling"
+        hanging.set_result(watcher._identities)
+        await until(lambda: seen.restarts() == ["directory_hangs"])
+        assert (watcher.up, watcher.trouble) == (True, "")
 
 
 def descriptors() -> int:
@@ -452,6 +515,8 @@ async def test_the_back_off_doubles_to_a_bound_and_starts_anew_when_well(tree: T
         watcher._settle(watcher._error)
     assert waits == [20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 640.0, 640.0]
     watcher._settle(None)
+    assert watcher._retry_s == 640.0, "a recovery that does not last does not start it anew"
+    await watcher._check()
     assert watcher._retry_s == 10.0
 
 

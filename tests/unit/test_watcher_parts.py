@@ -3,8 +3,7 @@ import threading
 
 import pytest
 
-from topicd.inotify import NAMES_MAX, Inbox
-from topicd.watcher import _file_system
+from topicd.inotify import NAMES_MAX, Inbox, _file_system
 
 MOUNTINFO = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

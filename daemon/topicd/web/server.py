@@ -177,7 +177,7 @@ class _Refusal(asyncio.Protocol):
 
 
 def _told(health: Health) -> web.Response:
-    text = json.dumps({"ok": health.ok, "why": list(health.why)}) + "\n"
+    text = json.dumps({"ok": health.ok, "why": list(health.why), **health.more}) + "\n"
     return web.Response(text=text, status=200 if health.ok else 503, headers=_HEADERS, content_type="application/json")
 
 
