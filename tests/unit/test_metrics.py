@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from topicd.errors import Rejected, Unavailable
+from topicd.errors import Rejected, StorageTrouble, Unavailable
 from topicd.telemetry.events import Events
 from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
 
@@ -111,7 +111,7 @@ class Daemon:
             {"stage": "audio", "backend": "b", "error": AWAY, "next_try": None},
             {"backend_up stage=audio": -1},
         ),
-        ("storage.ok", {}, {}),
+        ("storage.trouble", {"error": StorageTrouble("disk_full", "Full.")}, {"storage_ok": -1}),
     ],
 )
 def test_an_event_changes_its_metrics_and_no_others(
@@ -138,6 +138,13 @@ def test_ready_and_backend_come_back() -> None:
     }
 
 
+def test_storage_comes_back() -> None:
+    daemon = Daemon()
+    daemon.emit("storage.trouble", error=StorageTrouble("disk_full", "Full."))
+    daemon.emit("storage.trouble", error=StorageTrouble("read_only", "Read-only."))
+    assert daemon.changed_by("storage.ok") == {"topicd_storage_ok": 1}
+
+
 def test_every_label_set_is_there_from_the_start() -> None:
     start = Daemon().samples()
     for stage in STAGES:
@@ -150,6 +157,7 @@ def test_every_label_set_is_there_from_the_start() -> None:
         assert start[f"topicd_watcher_restarts_total reason={reason}"] == 0
     for name in ("jobs_accepted_total", "jobs_done_total", "ready", "pickup_seconds_count"):
         assert start[f"topicd_{name}"] == 0
+    assert start["topicd_storage_ok"] == 1
     assert [k for k in start if k.startswith("topicd_build_info") and "version=1.2.3" in k]
 
 

@@ -116,6 +116,10 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "watcher.started": _spec("info", "watching by {mode}", "mode"),
         "watcher.restarted": _spec("warning", "watching anew: {reason}", "reason"),
         "watcher.trouble": _spec("warning", "watching by {mode} has trouble: {error}", "error mode"),
+        "watcher.overflowed": _spec("warning", "more file events than the kernel keeps; every directory is looked at"),
+        "watcher.wake_failed": _spec(
+            "error", "a bug: no scan of {directory} could be asked for: {error}", "directory error"
+        ),
         "storage.trouble": _spec("error", "everything waits for the disk: {error}", "error"),
         "storage.ok": _spec("info", "the disk is well again"),
     }
@@ -160,15 +164,28 @@ def rfc3339(epoch_s: float) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+_NAMES: Final = {name: frozenset(spec.fields) for name, spec in EVENTS.items()}
+_EXPANDED: Final = frozenset({"error", "next_try"})
+
+
 def _event(name: str, given: Mapping[str, object]) -> Event:
     spec = EVENTS[name]
-    if given.keys() != set(spec.fields):
+    if given.keys() != _NAMES[name]:
         raise TypeError(f"{name} takes the fields {spec.fields}, not {tuple(given)}")
     fields: dict[str, object] = {}
     for field in spec.fields:
-        fields |= _expanded(field, given[field])
-    words = {field: _words(value) for field, value in fields.items()}
-    return Event(name, spec.level, spec.message.format_map(words), MappingProxyType(fields))
+        if field in _EXPANDED:
+            fields |= _expanded(field, given[field])
+        else:
+            fields[field] = given[field]
+    return Event(name, spec.level, spec.message.format_map(_Worded(fields)), MappingProxyType(fields))
+
+
+class _Worded(dict[str, object]):
+    """An event's fields as words, made when a message asks for them."""
+
+    def __getitem__(self, field: str) -> str:
+        return _words(super().__getitem__(field))
 
 
 def _expanded(field: str, value: object) -> dict[str, object]:

@@ -123,11 +123,17 @@ class Metrics:
         self.watcher_restarts = self._counter(
             "topicd_watcher_restarts", "Times the watcher began anew.", reason=self.reasons
         )
+        self.watcher_overflows = self._counter("topicd_watcher_overflows", "Times the kernel dropped file events.")
+        self.watcher_wake_failures = self._counter(
+            "topicd_watcher_wake_failures", "Times a bug began to keep the watcher from asking for scans."
+        )
         self.backend_up = self._gauge(
             "topicd_backend_up", "0 while the stage waits for its backend, else 1.", stage=self.stages
         )
         for stage in self.stages:
             self.backend_up.labels(stage=stage).set(1)
+        self.storage_ok = self._gauge("topicd_storage_ok", "0 while everything waits for the disk, else 1.")
+        self.storage_ok.set(1)
 
     def _add_process(self, version: str) -> None:
         self.ready = self._gauge("topicd_ready", "1 between the end of start-up and the stop.")
@@ -178,7 +184,11 @@ class MetricSink:
             "unit.finished": lambda event: self._took(m.unit_seconds, event),
             "backend.available": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(1),
             "backend.unavailable": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(0),
+            "storage.trouble": lambda _: m.storage_ok.set(0),
+            "storage.ok": lambda _: m.storage_ok.set(1),
             "watcher.restarted": lambda event: m.watcher_restarts.labels(*self._labels(event, "reason")).inc(),
+            "watcher.overflowed": lambda _: m.watcher_overflows.inc(),
+            "watcher.wake_failed": lambda _: m.watcher_wake_failures.inc(),
         }
 
     def see(self, event: Event) -> None:
