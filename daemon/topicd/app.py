@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
@@ -40,6 +41,7 @@ WATCH_REASONS: Final = (
     "unmounted",
     "directory_gone",
     "directory_replaced",
+    "directory_hangs",
     "watch_limit",
     "instance_limit",
     "directory_unreadable",
@@ -75,6 +77,7 @@ class App:
             durable=self._store.durable,
             events=self._events,
             min_free_bytes=settings.min_free_bytes,
+            output=self._spool.output,
         )
         self._backends = build.backends(settings)
         self._press = build.press(settings)
@@ -91,7 +94,7 @@ class App:
             store=self._store,
             events=self._events,
             gate=self._gate,
-            accepted=lambda: self._engine.hint(Stage.SCRIPTS),
+            first=self._engine.lanes[Stage.SCRIPTS],
             settle_s=settings.settle_s,
             topic_bytes_max=settings.topic_bytes_max,
             scenes_max=settings.scenes_max,
@@ -130,7 +133,9 @@ class App:
             return
         self._watcher.start()
         self._is_ready = True
-        jobs = sum(len(self._spool.ids(stage)) for stage in Stage)
+        jobs = await offload(
+            lambda: sum(count for place, count in self._spool.counts().items() if place in list(Stage))
+        )
         self._events.emit("daemon.ready", seconds=round(time.monotonic() - self._begun, 3), jobs=jobs)
         notify(ready=1, status="ready")
 
@@ -167,9 +172,8 @@ class App:
             task.cancel()
         await asyncio.wait(tasks, timeout=self._settings.stop_timeout_s)
         parts: list[Backend | Worker] = [*self._backends.each().values(), self._press]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.stop_timeout_s):
-                await asyncio.gather(*(part.aclose() for part in parts), return_exceptions=True)
+        closes = [asyncio.ensure_future(part.aclose()) for part in parts]
+        await asyncio.wait(closes, timeout=self._settings.stop_timeout_s)
         self._events.emit("daemon.stopped", seconds=round(time.monotonic() - began, 3))
 
     async def _stop_when_drained(self) -> None:
@@ -238,7 +242,7 @@ class App:
         if self._gate.trouble:
             why.append(self._gate.trouble.message)
         why += [f"{stage} waits: {lane.trouble.message}" for stage, lane in self._engine.lanes.items() if lane.trouble]
-        return Health(ok=not why, why=tuple(why))
+        return Health(ok=not why, why=tuple(why), more={"watcher": self._watcher.state._asdict()})
 
 
 def run(settings: Settings, *, once: bool = False) -> None:
@@ -247,5 +251,10 @@ def run(settings: Settings, *, once: bool = False) -> None:
 
     async def main() -> None:
         await App(settings).serve(once=once)
+        # What is left are tasks and threads of backends that do not stop. Everything is on the disk, and the lock goes
+        # with the process.
+        end = threading.Timer(settings.stop_timeout_s, os._exit, [0])
+        end.daemon = True
+        end.start()
 
     asyncio.run(main())

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from topicd import __version__, drop
+from topicd import __version__, drop, oncall
 from topicd.drop import NotATopic
 from topicd.errors import TopicdError, Unusable
 from topicd.home import Home
@@ -38,11 +38,13 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = {
     OK: "done",
-    FAILED: "the job waited for failed or was held; `check` found something wrong; or the disk refused",
+    FAILED: "the job failed or was held; `check` found something wrong; a backup lacks something; or the disk refused",
     USAGE: "the command line is wrong, or names no topic",
     NO_JOB: "no job, or more than one, goes by that name",
     NOT_NOW: "the job is not where that can be done (retry of a finished job, release of one not held)",
-    TAKEN: "another daemon works on this home",
+    oncall.REPAIRED: "`fsck` put everything right that needed it",
+    oncall.FOUND: "`fsck` found what it has not put right",
+    TAKEN: "another daemon works on this home, or another backup on that directory",
     CONFIG: "a setting is wrong, or the home or the port cannot be used; nothing was started",
     INTERRUPTED: "stopped by Ctrl-C while waiting; the job goes on",
 }
@@ -208,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
     _job(verb("hold", hold, "\nAlso while it is in work: that stops within moments, and the finished units are kept."))
     _job(verb("release", release))
     _json(verb("check", check, "\nMay run beside a daemon."))
+    oncall.add(verb)
     return top
 
 
@@ -274,6 +277,8 @@ def _status_text(told: Json) -> Iterator[str]:
         else "daemon  not running"
     )
     yield from (f"        ! {why}" for why in (told["ready"] or {}).get("why", []))
+    if told["watcher"]:
+        yield from _watcher_text(told["watcher"])
     yield "jobs    " + ", ".join(
         f"{count} {'done' if place == DONE else place}" for place, count in told["jobs"].items()
     )
@@ -292,6 +297,16 @@ def _status_text(told: Json) -> Iterator[str]:
         yield f"failed  {failure['job']}  {failure.get('stage', '')} {failure.get('unit', '')}"
         yield f"        {failure['message']}"
         yield f"        hint: {failure['hint']}"
+
+
+def _watcher_text(watcher: Json) -> Iterator[str]:
+    yield (
+        f"watcher {'by ' + watcher['mode'] if watcher['up'] else 'DOWN'}; since the start: {watcher['restarts']} "
+        f"restarts, {watcher['overflows']} overflows, {watcher['wake_failures']} failed wakes"
+    )
+    if watcher["trouble"]:
+        yield f"        ! {watcher['trouble']}"
+        yield from ([f"        hint: {watcher['hint']}"] if watcher["hint"] else [])
 
 
 def _show_text(told: Json) -> Iterator[str]:

@@ -6,7 +6,9 @@ daemon down and never disagrees with `ls`.
 """
 
 import contextlib
+import heapq
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -24,10 +26,19 @@ from topicd.spool import DONE, Found, Spool
 from topicd.states import Aside, Stage
 from topicd.store import Store
 from topicd.telemetry.events import rfc3339
-from topicd.workspace import Workspace, read_limited
+from topicd.workspace import Workspace, read_limited, stage_of
 
 LISTED_MAX: Final = 20
 ASK_TIMEOUT_S: Final = 2.0
+_WATCHER: Final = {
+    "mode": str,
+    "up": bool,
+    "trouble": str,
+    "hint": str,
+    "restarts": int,
+    "overflows": int,
+    "wake_failures": int,
+}
 
 Json = dict[str, Any]
 
@@ -51,6 +62,15 @@ def progress(found: Found, space: Workspace) -> Json:
     return {"unit": "", "n": 0, "of": 0}
 
 
+def _seconds(space: Workspace) -> dict[str, float]:
+    """Return how long each stage's products took to make."""
+    seconds = dict[str, float]()
+    for product in space.manifest.products:
+        stage = stage_of(product.path)
+        seconds[stage] = round(seconds.get(stage, 0.0) + product.seconds, 3)
+    return seconds
+
+
 class Report:
     """Reads the home for a person or a program."""
 
@@ -61,11 +81,13 @@ class Report:
     def status(self) -> Json:
         """Return everything `topicd status --json` prints."""
         holder = self._store.holder()
+        ready, watcher = _ask_ready(holder) if holder else (None, None)
         return {
             "version": __version__,
             "home": str(self._spool.home.absolute()),
             "daemon": {**{key: holder[key] for key in ("pid", "host", "port", "version") if key in holder}} or None,
-            "ready": _ask_ready(holder) if holder else None,
+            "ready": ready,
+            "watcher": watcher,
             "jobs": self._spool.counts(),
             "open": [
                 self._line(Found(stage, name, self._spool.place(stage) / name), holder) for stage, name in self._open()
@@ -88,15 +110,17 @@ class Report:
                 del shown[inner]
         else:
             shown["damaged"] = job.message
-        shown |= {"reason": asdict(reason) if reason else None, "progress": None, "products": []}
+        shown |= {"reason": asdict(reason) if reason else None, "progress": None, "products": [], "seconds": {}}
         with contextlib.suppress(TopicdError):
             shown["progress"] = progress(found, space) if found.place in list(Stage) else None
             shown["products"] = [asdict(product) for product in space.manifest.products]
+            shown["seconds"] = _seconds(space)
         return shown
 
     def _open(self) -> list[tuple[Stage, str]]:
         """The jobs nearest their end first: those are in work."""
-        return [(stage, name) for stage in reversed(Stage) for name in self._spool.ids(stage)[:LISTED_MAX]][:LISTED_MAX]
+        oldest = {stage: heapq.nsmallest(LISTED_MAX, self._spool.each(stage)) for stage in reversed(Stage)}
+        return [(stage, name) for stage, names in oldest.items() for name in names][:LISTED_MAX]
 
     def _job(self, found: Found) -> Job | TopicdError:
         try:
@@ -130,7 +154,8 @@ class Report:
     def _state(self, found: Found, job: Job, holder: Mapping[str, object]) -> str:
         if found.place not in list(Stage):
             return {DONE: "done"}.get(found.place, found.place)
-        if job.begun and job.begun.stage == found.place and holder.get("run") == job.begun.run:
+        run = holder.get("run")
+        if isinstance(run, str) and os.path.lexists(self._spool.marker(found.place, found.id, run)):
             return "working"
         return "deferred" if job.not_before_s > time.time() else "waiting"
 
@@ -154,8 +179,11 @@ class Report:
         return {"waiting": len(topics), "ignored": [entry._asdict() for entry in ignored[:LISTED_MAX]], "error": ""}
 
 
-def _ask_ready(holder: Mapping[str, object]) -> Json:
-    """Ask the running daemon what it lacks. Loopback by plain HTTP, so the standard library serves."""
+def _ask_ready(holder: Mapping[str, object]) -> tuple[Json, Json | None]:
+    """Ask the running daemon what it lacks, and how it watches.
+
+    Loopback by plain HTTP, so the standard library serves.
+    """
     host = str(holder.get("host", "127.0.0.1"))
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -166,9 +194,17 @@ def _ask_ready(holder: Mapping[str, object]) -> Json:
         with answer:
             body = answer.read(65_536)
     except (OSError, ValueError) as error:
-        return {"ok": False, "why": [f"the daemon does not answer: {error}"]}
+        return {"ok": False, "why": [f"the daemon does not answer: {error}"]}, None
     with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(body)
         if isinstance(said, dict) and isinstance(said.get("why"), list):
-            return {"ok": said.get("ok") is True, "why": [str(why) for why in said["why"]]}
-    return {"ok": False, "why": ["the daemon's answer cannot be read"]}
+            ready = {"ok": said.get("ok") is True, "why": [str(why) for why in said["why"]]}
+            return ready, _watcher(said.get("watcher"))
+    return {"ok": False, "why": ["the daemon's answer cannot be read"]}, None
+
+
+def _watcher(said: object) -> Json | None:
+    """Return what a daemon says of its watcher, if it is all of it; an older one says nothing."""
+    if isinstance(said, dict) and all(isinstance(said.get(key), kind) for key, kind in _WATCHER.items()):
+        return {key: said[key] for key in _WATCHER}
+    return None

@@ -26,8 +26,8 @@ from topicd.store import Store
 
 CHECK = {"ok", "checks"}
 CHECK_LINE = {"name", "ok", "text", "hint", "seconds"}
-STATUS = {"version", "home", "daemon", "ready", "jobs", "open", "failed", "input", "free_bytes"}
-VERBS = ("run", "add", "status", "show", "retry", "hold", "release", "check")
+STATUS = {"version", "home", "daemon", "ready", "watcher", "jobs", "open", "failed", "input", "free_bytes"}
+VERBS = ("run", "add", "status", "show", "retry", "hold", "release", "check", "fsck", "backup", "restore")
 RAW = "\x1b[31mred\a\u202e\x07\x9b2J"
 UNSAFE = ("\x1b", "\a", "\u202e", "\x9b")
 LATE = Trouble("2026-01-01T00:00:00.000Z", "audio", "audio/001", "timeout", "too late", "look at the server", "")
@@ -60,7 +60,7 @@ class Desk:
         for each in Stage:
             if each == stage:
                 break
-            self.store.finish(each, self.store.begin(each, job.id).job, 1.5)
+            self.store.finish(each, self.store.begin(each, job.id).job)
         return self.spool.find(job.id)
 
     def failed(self, name: str = "failed.md", trouble: Trouble = LATE) -> Found:
@@ -131,7 +131,7 @@ def test_the_help_has_the_table_of_exit_codes(desk: Desk) -> None:
     assert code == 0
     for number, meaning in cli.EXIT_CODES.items():
         assert f"  {number:<4} {meaning}" in out
-    assert set(cli.EXIT_CODES) == {0, 1, 2, 3, 4, 75, 78, 130}
+    assert set(cli.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 75, 78, 130}
     assert ".env.example" in out
 
 
@@ -276,7 +276,6 @@ def test_show_of_a_done_job(desk: Desk) -> None:
     code, out, _ = desk.run("show", found.id)
     assert code == 0
     assert f"place     {DONE}/  (done)" in out
-    assert "attempts  scripts 1, audio 1, images 1" in out
     assert "error" not in out
 
 
@@ -301,7 +300,7 @@ def test_show_of_a_deferred_job_says_when_it_is_tried_next(desk: Desk) -> None:
 
 def test_show_of_a_damaged_job(desk: Desk) -> None:
     found = desk.job()
-    (found.path / "job.json").write_text("{")
+    (found.path / "job.json").write_text("[")
     code, out, _ = desk.run("show", found.id)
     assert code == 0
     assert "(damaged)" in out

@@ -21,7 +21,7 @@ from topicd.spool import DONE, Found, Spool
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 
-STATUS = {"version", "home", "daemon", "ready", "jobs", "open", "failed", "input", "free_bytes"}
+STATUS = {"version", "home", "daemon", "ready", "watcher", "jobs", "open", "failed", "input", "free_bytes"}
 STATUS_DAEMON = {"pid", "host", "port", "version"}
 STATUS_READY = {"ok", "why"}
 STATUS_JOBS = {"scripts", "audio", "images", "failed", "held", "output"}
@@ -41,18 +41,16 @@ SHOW = {
     "attempts",
     "crashes",
     "seconds",
-    "begun",
     "not_before",
     "last_error",
     "reason",
     "progress",
     "products",
 }
-SHOW_DAMAGED = {"job", "place", "path", "damaged", "reason", "progress", "products"}
+SHOW_DAMAGED = {"job", "place", "path", "damaged", "reason", "progress", "products", "seconds"}
 TROUBLE = {"at", "stage", "unit", "cause", "message", "hint", "next_try"}
 PROGRESS = {"unit", "n", "of"}
 PRODUCT = {"path", "sha256", "bytes", "made_from", "by", "seconds", "at"}
-BEGUN = {"stage", "run", "at"}
 
 LATE = Trouble("2026-01-01T00:00:00.000Z", "audio", "audio/001", "timeout", "too late", "wait", "")
 
@@ -72,7 +70,7 @@ class Desk:
         for each in Stage:
             if each == stage:
                 break
-            self.store.finish(each, self.store.begin(each, job.id).job, 1.5)
+            self.store.finish(each, self.store.begin(each, job.id).job)
         return self.spool.find(job.id)
 
     def working(self) -> Found:
@@ -112,7 +110,7 @@ class Desk:
 
     def damaged(self) -> Found:
         found = self.job("damaged.md")
-        (found.path / "job.json").write_text("{")
+        (found.path / "job.json").write_text("[")
         return found
 
     def damaged_manifest(self) -> Found:
@@ -210,7 +208,7 @@ def test_a_damaged_job_is_shown_as_such(desk: Desk) -> None:
 
 
 def check_inner(shown: dict[str, Any]) -> None:
-    for key, keys in (("reason", TROUBLE), ("last_error", TROUBLE), ("progress", PROGRESS), ("begun", BEGUN)):
+    for key, keys in (("reason", TROUBLE), ("last_error", TROUBLE), ("progress", PROGRESS)):
         assert shown[key] is None or set(shown[key]) == keys, key
     for product in shown["products"] or []:
         assert set(product) == PRODUCT
@@ -360,6 +358,33 @@ def test_whatever_answers_at_the_daemons_port_is_told_in_one_form(
     else:
         assert told["ready"]["ok"] is False
         assert told["ready"]["why"]
+
+
+WATCHER = {
+    "mode": "poll",
+    "up": True,
+    "trouble": "No more.",
+    "hint": "sysctl",
+    "restarts": 1,
+    "overflows": 2,
+    "wake_failures": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (WATCHER, WATCHER),
+        ({**WATCHER, "new": 1}, WATCHER),
+        ({**WATCHER, "restarts": "1"}, None),
+        ({"mode": "poll"}, None),
+        ([1], None),
+    ],
+)
+def test_the_watcher_is_told_as_the_daemon_tells_it_or_not_at_all(desk: Desk, said: Any, expected: Any) -> None:
+    body = json.dumps({"ok": True, "why": [], "watcher": said}).encode()
+    with answering(200, body) as port, locked(desk, version="1", host="127.0.0.1", port=port):
+        assert read(desk.report.status())["watcher"] == expected
 
 
 def test_a_daemon_that_does_not_answer_is_told(desk: Desk) -> None:

@@ -1,0 +1,106 @@
+"""A backup's form: the names of its files, what may be in the archive, its checksum.
+
+Owns what `backup.py` writes and `restore.py` reads: `topicd-YYYYmmdd-HHMMSS.tar.gz` (a gzipped POSIX tar of regular
+files) with `….sha256` beside it in the form of sha256sum(1). Promises that a member's path which passes here can leave
+neither its place nor the home. Never writes.
+"""
+
+import calendar
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+from topicd.errors import TopicdError
+from topicd.spool import DONE
+from topicd.states import SPOOL_PLACES
+
+FORMAT: Final = 1
+NAME: Final = re.compile(r"topicd-\d{8}-\d{6}\.tar\.gz")
+SUM_NAME: Final = re.compile(r"topicd-\d{8}-\d{6}\.tar\.gz\.sha256")
+TEMPORARY_NAME: Final = re.compile(r"\.topicd-\d{8}-\d{6}\.tar\.gz(?:\.sha256)?\.[0-9a-f]{8}\.tmp")
+SUM: Final = ".sha256"
+ABOUT: Final = "backup.json"
+SETTINGS: Final = "settings.env"
+INPUT: Final = "input"
+CACHE: Final = "cache"
+ASIDE: Final = ".restore-"
+SPOOL: Final = "spool"
+PATH_PARTS_MAX: Final = 12
+NAME_BYTES_MAX: Final = 255
+SUM_BYTES_MAX: Final = 4096
+
+
+class BadArchive(TopicdError):
+    """An archive that is not whole, or not one of ours."""
+
+
+def name_at(seconds: float) -> str:
+    """Return the name of an archive made at a time, in UTC."""
+    return f"topicd-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}.tar.gz"
+
+
+def seconds_of(name: str) -> float:
+    """Return the time in an archive's name, or 0 when it is none."""
+    try:
+        return calendar.timegm(time.strptime(name, "topicd-%Y%m%d-%H%M%S.tar.gz"))
+    except ValueError:
+        return 0
+
+
+def prefix(place: str) -> str:
+    """Return the directory in the archive that holds a place's jobs."""
+    return DONE if place == DONE else f"{SPOOL}/{place}"
+
+
+def parts_of(member: str) -> tuple[str, ...]:
+    """Return a member's path in parts.
+
+    Raises:
+        BadArchive: nothing of ours has that path, or it leads out of its place.
+    """
+    parts = tuple(member.split("/"))
+    if not _is_plain(parts) or not _is_ours(parts):
+        raise BadArchive("archive_strange", f"the archive holds {member!r}, which no backup of topicd does")
+    return parts
+
+
+def checked(path: Path) -> None:
+    """Compare an archive with its checksum file.
+
+    Raises:
+        BadArchive: there is no checksum file, or the archive is not the one that it tells of.
+        FileNotFoundError: there is no archive.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    beside = path.with_name(path.name + SUM)
+    try:
+        with beside.open("rb") as said:
+            wanted = said.read(SUM_BYTES_MAX).split()[:1]
+    except FileNotFoundError as error:
+        hint = f"copy it along; or, if you trust the archive: sha256sum {path.name} > {beside.name}"
+        raise BadArchive("checksum_missing", f"there is no {beside}", hint=hint) from error
+    if wanted != [found.encode()]:
+        raise BadArchive("checksum_wrong", f"{path} is not what {beside.name} tells of", hint="use another backup")
+
+
+def _is_plain(parts: tuple[str, ...]) -> bool:
+    if len(parts) > PATH_PARTS_MAX or {"", ".", ".."} & {*parts}:
+        return False
+    return not any("\0" in part or len(part.encode(errors="surrogateescape")) > NAME_BYTES_MAX for part in parts)
+
+
+def _is_ours(parts: tuple[str, ...]) -> bool:
+    match parts:
+        case (one,):
+            return one in {ABOUT, SETTINGS}
+        case (top, name) if top == INPUT:
+            return not name.startswith(".")
+        case (top, job, _, *_) if top == DONE:
+            return not job.startswith(".")
+        case (top, place, job, _, *_) if top == SPOOL:
+            return place in SPOOL_PLACES and not job.startswith(".")
+        case _:
+            return parts[0] == CACHE and len(parts) > 1
