@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ FAKES = {
     "TOPICD_IMAGE_BACKEND": "fakes.backends:FakeImage",
     "TOPICD_IMAGE_WIDTH_PX": "256",
     "TOPICD_IMAGE_HEIGHT_PX": "256",
-    "PYTHONPATH": str(TESTS),
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
 }
 QUICK = {
     "TOPICD_RETRY_FIRST_S": "0.2",
@@ -46,10 +46,11 @@ def until(condition: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
 
 
 class Home:
-    """A home directory and the command line on it."""
+    """A home directory and the command line on it; `logs`, where its logs go, may be outside."""
 
-    def __init__(self, path: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, env: Mapping[str, str], *, logs: Path | None = None) -> None:
         self.path = path
+        self.logs = logs or path
         self.input = path / "input"
         self.output = path / "output"
         self.spool = path / "spool"
@@ -67,7 +68,7 @@ class Home:
         return subprocess.run(
             [TOPICD, *args],
             env={**self.env, **(env or {})},
-            cwd=self.path,
+            cwd=self.logs,
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
@@ -103,14 +104,14 @@ class Home:
 
 
 class Daemon:
-    """`topicd run` as a process."""
+    """`topicd run` as a process; `under` is a command that runs it, such as a tracer."""
 
-    def __init__(self, home: Home, *args: str, **env: str) -> None:
+    def __init__(self, home: Home, *args: str, under: Sequence[str] = (), **env: str) -> None:
         self.home = home
-        self._log_path = home.path / f"log-{time.monotonic_ns()}.jsonl"
+        self._log_path = home.logs / f"log-{time.monotonic_ns()}.jsonl"
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [TOPICD, "run", *args], env={**home.env, **env}, cwd=home.path, stderr=log, stdout=log
+                [*under, TOPICD, "run", *args], env={**home.env, **env}, cwd=home.logs, stderr=log, stdout=log
             )
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
