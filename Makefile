@@ -70,9 +70,27 @@ coverage: .venv/installed-dev ## which lines the unit and integration tests reac
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+.PHONY: mutants
+mutants: .venv/installed-dev ## plant every fault, and see each one caught by its test
+	$(BIN)/python scripts/mutants.py
+
+.PHONY: soak
+soak: .venv/installed-dev ## the same tests, for long: more seeds, kills, races, faults of the disk
+	POWER_SEEDS=6 $(BIN)/pytest -q -rP tests/integration/test_power_loss.py
+	KILLS=70 RACE_S=180 $(BIN)/pytest -q -rP tests/acceptance/test_kills.py tests/acceptance/test_races.py
+	SICK=all WATCH_BURST=20000 $(BIN)/pytest -q tests/acceptance/test_sick_disks.py tests/acceptance/test_watching.py
+	FUZZ=large INSTANTS=all $(BIN)/pytest -q tests/unit/test_fuzz.py tests/integration/test_fuzz_spool.py tests/integration/test_backup.py
+
+.venv/installed-bench: .venv/installed-dev
+	scripts/pins.sh bench | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
+	@touch $@
+
 .PHONY: bench
-bench: .venv/installed-dev ## print figures: pickup latency, the demo, the idle daemon
+bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts, backlogs, the demo, the idle daemon
 	$(BIN)/python bench/pickup.py
+	$(BIN)/python -m bench.spool
+	$(BIN)/python bench/burst.py
+	$(BIN)/python bench/backlog.py
 	$(BIN)/python bench/demo.py
 	$(BIN)/python bench/idle.py
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write constraints.txt anew: every version pinned with its hashes, in blocks that installs choose from.
 
-The blocks are `base`, `embedded`, `systemd`, `build` and `dev`; `scripts/pins.sh BLOCK…` prints the lines of
+The blocks are `base`, `embedded`, `systemd`, `build`, `dev` and `bench`; `scripts/pins.sh BLOCK…` prints the lines of
 some of them. Needs uv on PATH. Run it when a dependency changes, then run the tests and commit both files.
 """
 
@@ -53,13 +53,14 @@ def resolve(*args: str) -> dict[str, str]:
 
 def main() -> int:
     """Resolve everything once, then sort each package into the first block that needs it."""
-    everything = resolve("--all-extras", "--group", "pyproject.toml:dev")
+    everything = resolve("--all-extras", "--group", "pyproject.toml:dev", "--group", "pyproject.toml:bench")
     needed = {
         "base": resolve(),
         "embedded": resolve("--extra", "embedded"),
         "systemd": resolve("--extra", "systemd"),
         "build": resolve("--group", "pyproject.toml:build"),
-        "dev": everything,
+        "dev": resolve("--all-extras", "--group", "pyproject.toml:dev"),
+        "bench": everything,
     }
     out, placed = [HEAD], set[str]()
     for block, names in needed.items():

@@ -1,10 +1,10 @@
 """Group commit: many jobs share the fsyncs, and each is acknowledged only when its own have been done.
 
-Owns the one thread in which the spool is changed while the daemon runs, and the threads that fsync for it. In a round
-it takes every piece of work as far as its next `yield`, then fsyncs, in parallel, all that was asked for: each file and
-each directory once, however many asked. Work that arrives meanwhile goes into the next round, so rounds grow with the
-load by themselves and a lone move waits for nobody. Promises that work ends whole, whatever becomes of who asked for
-it, and that a failed fsync is told to everyone who asked for that path. Never decides what is fsynced, or when.
+Owns the one thread in which the spool is changed while the daemon runs, and the threads that fsync for it. Work is
+taken as far as its next `yield`; what it asks for there is fsynced with all that others ask for meanwhile, in parallel,
+each file and each directory once, while the thread goes on with other work. So rounds grow with the load by
+themselves, and a lone move waits for nobody. Promises that work ends whole, whatever becomes of who asked for it, and
+that a failed fsync is told to everyone who asked for that path. Never decides what is fsynced, or when.
 """
 
 import asyncio
@@ -69,9 +69,12 @@ class GroupCommit:
     def __init__(self, durable: Durable) -> None:
         self._durable = durable
         self._lock = threading.Lock()
-        self._arrived = deque[_Piece]()
+        self._ready = deque[_Piece]()
+        self._waiting = deque[_Piece]()
         self._is_working = False
+        self._is_syncing = False
         self._worker = ThreadPoolExecutor(1, "spool")
+        self._syncer = ThreadPoolExecutor(1, "sync")
         self._syncers = ThreadPoolExecutor(FSYNCS_MAX, "fsync")
 
     async def carry_out(self, steps: Steps[R]) -> R:
@@ -82,10 +85,8 @@ class GroupCommit:
         """
         future: asyncio.Future[R] = _Uncut(loop=asyncio.get_running_loop())
         with self._lock:
-            self._arrived.append(_Piece(steps, future))
-            start, self._is_working = not self._is_working, True
-        if start:
-            self._worker.submit(self._work)
+            self._ready.append(_Piece(steps, future))
+            self._start_working()
         try:
             return await future
         except asyncio.CancelledError:
@@ -97,22 +98,51 @@ class GroupCommit:
             return future.result()
 
     def _work(self) -> None:
-        """Go round until nothing is left to do."""
-        under_way: list[_Piece] = []
-        while True:
+        """Take work on until nothing is left to do."""
+        while pieces := self._take_ready():
+            going = _go_on(pieces)
+            while going and self._is_alone():  # no other thread need be woken
+                self._sync(going)
+                going = _go_on(going)
             with self._lock:
-                under_way += self._arrived
-                self._arrived.clear()
-                if not under_way:
-                    self._is_working = False
-                    return
-            ended: list[_Piece] = []
-            going: list[_Piece] = []
-            for piece in under_way:
-                (going if piece.go_on() else ended).append(piece)
-            _tell(ended)
-            self._sync(going)
-            under_way = going
+                self._waiting += going
+                self._start_syncing()
+
+    def _sync_rounds(self) -> None:
+        """Fsync round by round what the work waits for."""
+        while pieces := self._take_waiting():
+            self._sync(pieces)
+            with self._lock:
+                self._ready += pieces
+                self._start_working()
+
+    def _take_ready(self) -> list[_Piece]:
+        with self._lock:
+            pieces = list(self._ready)
+            self._ready.clear()
+            self._is_working = bool(pieces)
+        return pieces
+
+    def _take_waiting(self) -> list[_Piece]:
+        with self._lock:
+            pieces = list(self._waiting)
+            self._waiting.clear()
+            self._is_syncing = bool(pieces)
+        return pieces
+
+    def _is_alone(self) -> bool:
+        with self._lock:
+            return not (self._ready or self._is_syncing)
+
+    def _start_working(self) -> None:
+        if not self._is_working and self._ready:
+            self._is_working = True
+            self._worker.submit(self._work)
+
+    def _start_syncing(self) -> None:
+        if not self._is_syncing and self._waiting:
+            self._is_syncing = True
+            self._syncer.submit(self._sync_rounds)
 
     def _sync(self, pieces: Sequence[_Piece]) -> None:
         """Fsync all that the pieces want, each path once, and note what failed."""
@@ -136,6 +166,16 @@ class GroupCommit:
             except BaseException as error:  # noqa: BLE001 - told to everyone who asked for this path
                 failed[path] = error
         return failed
+
+
+def _go_on(pieces: Iterable[_Piece]) -> list[_Piece]:
+    """Take each piece to its next yield, tell of those that ended, and return the others."""
+    ended: list[_Piece] = []
+    going: list[_Piece] = []
+    for piece in pieces:
+        (going if piece.go_on() else ended).append(piece)
+    _tell(ended)
+    return going
 
 
 def _tell(ended: Sequence[_Piece]) -> None:

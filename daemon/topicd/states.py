@@ -57,13 +57,13 @@ STATES: Final = (
         "S1",
         "`spool/scripts/ID/` without `topic.md`",
         "a claim that did not happen",
-        "recovery removes it; the topic is still in `input/`",
+        "recovery removes it if it is among the newest 1,024; the topic is still in `input/`",
     ),
     State(
         "S2",
         "`spool/<stage>/ID/topic.md`",
-        "waiting, or in work in this process",
-        "waiting; units that are whole and match their digest are kept",
+        "waiting; in work while `spool/<stage>/.ID.RUN.begun` is there",
+        "waiting; whole units are kept; with a marker of another run, `begin` counts a crash and it runs alone",
     ),
     State("S3", "`spool/failed/ID`, `spool/held/ID`", "only a person moves it (`topicd retry`, `mv`)", "nothing"),
     State("S4", "`output/ID` with `manifest.json`", "finished", "nothing"),
@@ -76,14 +76,14 @@ STATES: Final = (
     State(
         "S6",
         "`output/ID` and still `spool/images/ID`",
-        "published across file systems, the source not yet removed",
-        "recovery removes the source",
+        "published across file systems, the source not yet removed; its marker is still there",
+        "recovery, led by the marker, removes the source",
     ),
     State(
         "S7",
         "`spool/scripts/ID/topic.md` and still `input/T.md`, `job.json` says `source_left`",
         "claimed across file systems, the source not yet removed",
-        "recovery removes the source if it is the same file",
+        "recovery removes the source if it is the same file and the job among the newest 1,024",
     ),
 )
 
@@ -99,7 +99,7 @@ class Move(NamedTuple):
 
 MOVES: Final = (
     Move("claim", "S0", "S2 scripts", "the topic is in exactly one place; it survives power loss"),
-    Move("begin", "S2", "S2", "the attempt is counted on disk before the work starts"),
+    Move("begin", "S2", "S2", "the attempt is counted by its marker, which is on disk before the work starts"),
     Move("give_back", "S2", "S2", "the attempt is not counted: the daemon stopped, or the backend is away"),
     Move("defer", "S2", "S2", "`not_before` and the error are on disk"),
     Move(

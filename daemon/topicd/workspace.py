@@ -122,8 +122,11 @@ class Workspace:
         """
         path = self.path / files.TOPIC
         try:
-            async with aiofiles.open(path, "rb", opener=_no_follow, executor=threads()) as file:
+            file = await aiofiles.open(path, "rb", opener=_no_follow, executor=threads())
+            try:  # not `async with`: that closes in the threads of the loop, which backends may hold for ever
                 data = await file.read(bytes_max + 1)
+            finally:
+                await file.close()
         except PermissionError as error:
             raise unreadable() from error
         except OSError as error:

@@ -128,8 +128,8 @@ def test_a_stop_in_mid_work_keeps_units_and_gives_the_attempt_back(home: Home, n
         assert time.monotonic() - began < 10
         daemon.event("job.given_back", stage="audio")
     job = load(home.only("audio") / "job.json")
-    assert job["attempts"]["audio"] == 0
-    assert job["begun"] is None
+    assert job["attempts"] == {}
+    assert not list((home.spool / "audio").glob(".*.begun"))
     kept = snapshot(home.only("audio"))
     assert "audio/002.wav" in kept
     with running(home) as daemon:
@@ -146,7 +146,7 @@ def test_a_second_signal_ends_at_once(home: Home) -> None:
         daemon.event("stage.started", stage="audio")
         daemon.process.send_signal(signal.SIGTERM)
         daemon.event("daemon.stopping")
-        assert daemon.stop(signal.SIGTERM, limit_s=5) == 128 + signal.SIGTERM
+        assert daemon.stop(signal.SIGTERM, limit_s=5) in {128 + signal.SIGTERM, -signal.SIGTERM}
 
 
 def test_a_second_daemon_on_the_home_is_refused(home: Home) -> None:
@@ -194,7 +194,8 @@ def test_a_backend_that_is_away_costs_no_attempt(home: Home, tmp_path: Path) -> 
         home.drop("tides.md", "# Tides\n")
         daemon.event("backend.unavailable", stage="audio")
         until(lambda: len(daemon.events("backend.unavailable")) >= 3, "several looks")
-        until(lambda: load(home.only("audio") / "job.json")["attempts"]["audio"] == 0, "the attempt is given back")
+        until(lambda: not list((home.spool / "audio").glob(".*.begun")), "the attempt is given back")
+        assert load(home.only("audio") / "job.json")["attempts"] == {}
         told = home.topicd("status")
         assert "audio waits: it is switched off" in told.stdout
         up.touch()

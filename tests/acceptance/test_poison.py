@@ -189,7 +189,7 @@ def test_it_ends_in_time_whatever_a_backend_is_at(home: Home, kind: str) -> None
         daemon.event("stage.started", stage="audio")
         assert daemon.stop(limit_s=END_LIMIT_S) == 0
         job = load(home.only("audio") / "job.json")
-        assert (job["attempts"]["audio"], job["crashes"]) == (0, {})
+        assert (job["attempts"], job["crashes"]) == ({}, {})
     with running(home) as daemon:
         daemon.event("job.done")
 

@@ -18,6 +18,10 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload([__name__, "topicd.cli"])
 
 
+SERVER_LOST = 255
+"""What multiprocessing says of a process of which the fork server could not tell the end."""
+
+
 def forked(home: Home, *args: str) -> CompletedProcess[str]:
     """Run one verb to its end, as `Home.topicd` does."""
     with tempfile.TemporaryDirectory() as aside:
@@ -32,6 +36,8 @@ def forked(home: Home, *args: str) -> CompletedProcess[str]:
         out, err = (path.read_text() if path.exists() else "" for path in said)
         code = process.exitcode
         process.close()
+    if code == SERVER_LOST and not err:
+        return home.topicd(*args)
     return CompletedProcess(args, code, out, err)
 
 
