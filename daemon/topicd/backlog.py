@@ -88,11 +88,19 @@ class Backlog:
         if self._needs_scan(look=look):
             self._scan()
         ids, suspects = list[str](), set[str]()
+        self._take_due(ids, suspects, busy, limit)
+        known = -1
+        while not (ids or self._is_whole or known == len(self._deferred)):  # a whole window of deferred jobs
+            known = len(self._deferred)
+            self._scan()
+            self._take_due(ids, suspects, busy, limit)
+        return Ready(ids, suspects, self._next_due_s, is_all=self._is_whole and not self._window)
+
+    def _take_due(self, ids: list[str], suspects: set[str], busy: Collection[str], limit: int) -> None:
         while self._window and len(ids) < limit:
             name = self._window.popleft()
             if name not in busy and self._is_due(name, suspects):
                 ids.append(name)
-        return Ready(ids, suspects, self._next_due_s, is_all=self._is_whole and not self._window)
 
     @property
     def _next_due_s(self) -> float | None:

@@ -120,10 +120,7 @@ def told_of(error: OSError) -> StorageTrouble:
 
 
 async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run blocking work in a thread, whole: cancelling the caller waits for its end before it takes effect.
-
-    Cancelling `asyncio.to_thread` alone would leave the thread running behind the caller's back.
-    """
+    """Run blocking work in a thread, whole: cancelling the caller waits for its end before it takes effect."""
     loop = asyncio.get_running_loop()
     return await uncut(loop.run_in_executor(threads(), partial(work, *args, **kwargs)))
 

@@ -23,6 +23,7 @@ import os
 import random
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -124,6 +125,7 @@ class Watcher:
         self._heard: set[str] = set()
         self._news = asyncio.Event()
         self._looking: asyncio.Future[_Identities] | None = None
+        self._threads = ThreadPoolExecutor(1, "watch")  # not the loop's: backends may hold all of those
         self._refused: set[str] = set()
         self._restarts = self._overflows = self._wake_failures = 0
 
@@ -203,7 +205,7 @@ class Watcher:
     async def _look(self) -> _Identities | None:
         """Return who the directories are; None when that is not to be had. What hangs, hangs in one thread."""
         if self._looking is None:
-            self._looking = asyncio.get_running_loop().run_in_executor(None, _identify, self._watched)
+            self._looking = asyncio.get_running_loop().run_in_executor(self._threads, _identify, self._watched)
             await asyncio.wait([self._looking], timeout=_LOOK_S)
         if not self._looking.done():
             return None

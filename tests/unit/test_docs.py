@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_every_module_has_its_paragraph() -> None:
         path.stem for path in (*package.glob("*.py"), *(package / "stages").glob("*.py")) if path.stem != "__init__"
     }
     assert modules - {"base"} <= named, modules - named
+
+
+def test_the_layers_are_those_of_the_linter() -> None:
+    contracts = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    shown = re.search(r"## Imports run one way\n\n```\n(.*?)```", ARCHITECTURE, re.DOTALL)
+    assert shown
+    assert [layer.split(" │ ") for layer in " ".join(shown[1].split()).split(" → ")] == [
+        layer.split(" | ") for layer in layers
+    ]
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,0 +1,134 @@
+"""The jobs waiting in a stage, read in windows: which come when, what is remembered, and that nobody is forgotten."""
+
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from topicd import backlog as module
+from topicd.backlog import WINDOW_JOBS, Backlog, Ready
+from topicd.job import Job, encode
+from topicd.spool import Spool
+from topicd.states import Stage
+
+NOW_S = 1_800_000_000.0
+
+
+class Waiting:
+    """A stage full of jobs, and its backlog."""
+
+    def __init__(self, home: Path) -> None:
+        self.spool = Spool(home=home, input_dir=home / "input", output_dir=home / "output")
+        self.folder = self.spool.place(Stage.SCRIPTS)
+        self.folder.mkdir(parents=True)
+        self.now = NOW_S
+        self.died = set[tuple[str, str]]()
+        self.scans = 0
+        each = self.spool.each
+
+        def counted(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the spool's
+            self.scans += 1
+            return each(place)
+
+        self.spool.each = counted  # type: ignore[method-assign]
+        self.backlog = Backlog(self.spool, Stage.SCRIPTS, clock=lambda: self.now, died=self.died, published=set[str]())
+
+    def add(self, number: int, *, not_before_s: float = 0.0, crashes: int = 0) -> str:
+        name = f"20260101-000000-{number:06}-job"
+        job = Job(name, "a.md", "ab", 1, "", 0.0, crashes={"scripts": crashes} if crashes else {})
+        (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / name / "topic.md").touch()
+        (self.folder / name / "job.json").write_bytes(encode(replace(job, not_before_s=not_before_s)))
+        return name
+
+    def take(self, limit: int = 10, busy: Collection[str] = (), *, look: bool = True) -> Ready:
+        return self.backlog.take(busy, limit, look=look)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Waiting:
+    return Waiting(tmp_path)
+
+
+def test_the_oldest_come_first_and_each_once_while_nobody_looks_again(waiting: Waiting) -> None:
+    names = [waiting.add(number) for number in (3, 1, 2)]
+    assert waiting.take(2) == ([names[1], names[2]], set(), None, False)
+    assert waiting.take(2, look=False) == ([names[0]], set(), None, True)
+    assert waiting.take(2, look=False).ids == []
+    assert waiting.take(2, look=True).ids == [names[1], names[2]], "they are still there, and not busy"
+
+
+def test_what_is_busy_is_left_out(waiting: Waiting) -> None:
+    first, second = waiting.add(1), waiting.add(2)
+    assert waiting.take(busy={first}).ids == [second]
+
+
+def test_a_backlog_longer_than_a_window_is_scanned_once_a_window(waiting: Waiting) -> None:
+    names = [waiting.add(number) for number in range(2 * WINDOW_JOBS + 5)]
+    taken = list[str]()
+    while (ready := waiting.take(50)).ids:
+        taken += ready.ids
+        for name in ready.ids:
+            (waiting.folder / name).rename(waiting.folder.parent / name)
+    assert taken == names
+    assert waiting.scans <= 4
+
+
+def test_an_old_scan_is_made_anew_at_a_look_so_that_a_job_put_back_is_not_missed(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10, 10 + WINDOW_JOBS):
+        waiting.add(number)
+    waiting.take(1)
+    old = waiting.add(1)
+    assert old not in waiting.take(1).ids
+    later = time.monotonic() + module.SCAN_AGE_S
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert waiting.take(1).ids == [old]
+
+
+def test_a_window_full_of_deferred_jobs_hides_nobody(waiting: Waiting) -> None:
+    for number in range(3 * WINDOW_JOBS):
+        waiting.add(number, not_before_s=NOW_S + 60)
+    ready = waiting.add(9_999_99)
+    assert waiting.take(1).ids == [ready]
+    assert waiting.take(1, busy={ready}) == ([], set(), NOW_S + 60, True)
+
+
+def test_a_deferred_job_comes_when_its_time_has_come_though_nobody_looks(waiting: Waiting) -> None:
+    name = waiting.add(1, not_before_s=NOW_S + 5)
+    assert waiting.take() == ([], set(), NOW_S + 5, True)
+    waiting.now += 4
+    assert waiting.take(look=False).ids == []
+    waiting.now += 1
+    assert waiting.take(look=False) == ([name], set(), None, True)
+
+
+def test_a_deferred_job_whose_file_was_changed_is_read_again(waiting: Waiting) -> None:
+    name = waiting.add(1, not_before_s=NOW_S + 5)
+    assert not waiting.take().ids
+    (waiting.folder / name / "job.json").unlink()
+    waiting.add(1)
+    assert waiting.take().ids == [name]
+
+
+def test_a_deferred_job_that_is_gone_is_forgotten(waiting: Waiting) -> None:
+    name = waiting.add(1, not_before_s=NOW_S + 5)
+    waiting.take()
+    (waiting.folder / name).rename(waiting.folder.parent / name)
+    assert waiting.take() == ([], set(), None, True)
+
+
+def test_suspects_are_those_in_hand_at_a_death_and_those_with_crashes(waiting: Waiting) -> None:
+    names = [waiting.add(1), waiting.add(2, crashes=1), waiting.add(3)]
+    waiting.died.add((Stage.SCRIPTS, names[2]))
+    assert waiting.take().suspects == {names[1], names[2]}
+
+
+def test_more_junk_than_a_window_is_no_endless_loop(waiting: Waiting) -> None:
+    for number in range(WINDOW_JOBS + 10):
+        (waiting.folder / f"junk-{number:05}").mkdir()
+    assert waiting.take() == ([], set(), None, False)
+    assert waiting.scans <= 3
