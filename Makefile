@@ -3,6 +3,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# Most tests wait for a process or a disk. By file, so that what a file sets up once is set up once.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 # === SETUP ===
 
@@ -59,9 +61,13 @@ types: .venv/installed-dev ## mypy, strict
 imports: .venv/installed-dev ## the import rules of pyproject.toml
 	$(BIN)/lint-imports --no-logo
 
-.PHONY: unit integration acceptance
-unit integration acceptance: .venv/installed-dev ## one tier of the tests
-	$(BIN)/pytest -q tests/$@
+.PHONY: unit
+unit: .venv/installed-dev ## the tests without real parts
+	$(BIN)/pytest -q tests/unit
+
+.PHONY: integration acceptance
+integration acceptance: .venv/installed-dev ## one tier of the tests with real parts
+	$(BIN)/pytest -q $(SPREAD) tests/$@
 
 .PHONY: coverage
 coverage: .venv/installed-dev ## which lines the unit and integration tests reach

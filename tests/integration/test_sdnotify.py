@@ -83,7 +83,7 @@ def test_without_the_variable_nothing_happens(monkeypatch: pytest.MonkeyPatch) -
     ("usec", "pid", "wanted_s"),
     [
         ("30000000", None, 30.0),
-        ("500000", str(os.getpid()), 0.5),
+        pytest.param("500000", str(os.getpid()), 0.5, id="ours"),
         ("30000000", "1", None),
         ("0", None, None),
         ("-5", None, None),
