@@ -26,7 +26,7 @@ from topicd.home import Home
 from topicd.intake import Intake
 from topicd.settings import Settings
 from topicd.spool import DONE
-from topicd.states import Aside, Stage
+from topicd.states import SPOOL_PLACES, Stage
 from topicd.telemetry import logs
 from topicd.telemetry.events import Events
 from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
@@ -133,10 +133,8 @@ class App:
             return
         self._watcher.start()
         self._is_ready = True
-        jobs = await offload(
-            lambda: sum(count for place, count in self._spool.counts().items() if place in list(Stage))
-        )
-        self._events.emit("daemon.ready", seconds=round(time.monotonic() - self._begun, 3), jobs=jobs)
+        seconds = round(time.monotonic() - self._begun, 3)
+        self._events.emit("daemon.ready", seconds=seconds, jobs=self._store.jobs_found)
         notify(ready=1, status="ready")
 
     async def _recovered(self) -> list[str]:
@@ -223,14 +221,14 @@ class App:
 
     def _tree(self) -> TreeState:
         now = time.time()
-        jobs = dict(self._spool.counts())
-        jobs["done"] = jobs.pop(DONE)
+        seen = {str(place): self._spool.survey(place, oldest=1) for place in (*SPOOL_PLACES, DONE)}
+        jobs = {"done" if place == DONE else place: survey.jobs for place, survey in seen.items()}
         oldest = dict[str, float]()
-        for stage in (*Stage, *Aside):
-            path = self._spool.oldest(stage)
+        for place in SPOOL_PLACES:
             with contextlib.suppress(Exception):  # a job that moves or is damaged has no age to tell
-                if path:
-                    oldest[str(stage)] = max(0.0, now - self._spool.read_job(path).accepted_s)
+                for name in seen[place].oldest:
+                    job = self._spool.read_job(self._spool.place(place) / name)
+                    oldest[str(place)] = max(0.0, now - job.accepted_s)
         return TreeState(jobs=jobs, oldest_s=oldest, free_bytes=free_bytes(self._spool.root))
 
     def _health(self) -> Health:

@@ -5,19 +5,17 @@ of them wait for their time. Promises the oldest first, and that a change on the
 look while the window holds the whole stage, and else when it is used up or is older than `SCAN_AGE_S`. Changes nothing.
 """
 
-import heapq
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 from topicd import job as files
 from topicd.errors import TopicdError
-from topicd.spool import Spool
+from topicd.spool import WINDOW_JOBS, Spool, Survey
 from topicd.states import Stage
 
-WINDOW_JOBS: Final = 1_000
 DEFERRED_JOBS_MAX: Final = 100_000
 SCAN_AGE_S: Final = 30.0
 NOT_BEFORE_MAX_S: Final = 8 * 86_400.0
@@ -77,6 +75,12 @@ class Backlog:
         self._scanned_at = -SCAN_AGE_S
         self._deferred = dict[str, _Deferred]()
 
+    def begin(self, survey: Survey) -> None:
+        """Take over what a look at the stage has told already."""
+        self._scanned_at = time.monotonic()
+        self._window = deque(survey.oldest)
+        self._is_whole = len(self._window) < WINDOW_JOBS
+
     def take(self, busy: Collection[str], limit: int, *, look: bool) -> Ready:
         """Return up to `limit` jobs that may be begun now, and forget them.
 
@@ -115,19 +119,14 @@ class Backlog:
         return due_s is not None and due_s <= self._clock()
 
     def _scan(self) -> None:
-        self._scanned_at = time.monotonic()
-        self._window = deque(heapq.nsmallest(WINDOW_JOBS, self._waiting()))
-        self._is_whole = len(self._window) < WINDOW_JOBS
-
-    def _waiting(self) -> Iterator[str]:
-        """Yield all but those known to wait for their time; forget the known that are gone or due."""
-        now, before, self._deferred = self._clock(), self._deferred, {}
-        for name in self._spool.each(self._stage):
-            deferred = before.get(name)
-            if deferred and deferred.due_s > now and deferred == self._read_deferred(name, deferred.due_s):
-                self._deferred[name] = deferred
-            else:
-                yield name
+        """Read all but those known to wait for their time; forget the known that are gone or due."""
+        now = self._clock()
+        self._deferred = {
+            name: deferred
+            for name, deferred in self._deferred.items()
+            if deferred.due_s > now and deferred == self._read_deferred(name, deferred.due_s)
+        }
+        self.begin(self._spool.survey(self._stage, oldest=WINDOW_JOBS, skip=self._deferred))
 
     def _is_due(self, name: str, suspects: set[str]) -> bool:
         """Tell whether a job may be begun now; note it among the suspects, or among the deferred."""

@@ -8,16 +8,19 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from topicd.durable import Durable, is_storage_trouble
 from topicd.errors import Unusable
-from topicd.spool import Spool
-from topicd.states import SPOOL_PLACES
+from topicd.spool import WINDOW_JOBS, Spool, Survey
+from topicd.states import SPOOL_PLACES, Aside, Stage
 
 PROBE: Final = ".topicd-probe"
 PROBE_AGE_S: Final = 60.0
+NEWEST_JOBS: Final = 1_024
+"""More than can be claimed at once."""
 
 
 def make(spool: Spool, durable: Durable, mark: str) -> None:
@@ -48,13 +51,19 @@ def same_file_system(source: Path, target: Path, mark: str) -> bool:
     return True
 
 
-def sweep(spool: Spool) -> None:
-    """Remove the probes of a process that was killed in the middle of one."""
-    for path in (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, SPOOL_PLACES)):
+def sweep(spool: Spool) -> Mapping[Stage, Survey]:
+    """Remove the probes of a process that was killed in the middle of one. Returns what it saw of the stages."""
+    for path in (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, Aside)):
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             for entry in entries:
                 if PROBE in entry.name:  # that of the storage gate may still have its temporary name
                     _remove_old(Path(entry.path))
+    surveys = {stage: spool.survey(stage, oldest=WINDOW_JOBS, newest=NEWEST_JOBS) for stage in Stage}
+    for stage, survey in surveys.items():
+        for name in survey.hidden:
+            if PROBE in name:
+                _remove_old(spool.place(stage) / name)
+    return surveys
 
 
 def _remove_old(probe: Path) -> None:

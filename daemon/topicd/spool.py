@@ -4,10 +4,11 @@ Owns the paths and every look at them. Promises that it changes nothing, and tha
 looks (a person moved it) is simply not there. The moves are in `store.py`.
 """
 
+import contextlib
 import heapq
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,6 +21,11 @@ from topicd.telemetry.events import rfc3339
 from topicd.workspace import read_limited
 
 DONE: Final = "output"
+WINDOW_JOBS: Final = 1_000
+"""How many of a stage's waiting jobs are known at once."""
+HIDDEN_NAMES_MAX: Final = 1_000
+_LAST: Final = "\U0010ffff"
+"""No file name sorts after it."""
 _MARKER: Final = re.compile(r"\.(?P<job>.+)\.(?P<run>[0-9a-f]{16})\.begun")
 
 
@@ -57,17 +63,21 @@ class Marker(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What one look at a stage's directory tells.
+    """What one look at a directory of jobs tells.
 
     Attributes:
         jobs: how many are there.
-        newest: up to as many of them as were asked for, the newest first.
+        oldest: up to as many jobs as were asked for, the oldest first.
+        newest: up to as many as were asked for, the newest first.
         markers: those of jobs in hand.
+        hidden: other names that begin with a dot, up to `HIDDEN_NAMES_MAX`.
     """
 
     jobs: int
+    oldest: list[str]
     newest: list[str]
     markers: list[Marker]
+    hidden: list[str]
 
 
 class Spool:
@@ -100,24 +110,28 @@ class Spool:
         """Return the jobs in a place, oldest first."""
         return sorted(self.each(place))
 
-    def survey(self, stage: str, newest: int) -> Survey:
-        """Look once at a stage's directory, however many jobs are there."""
-        names, markers = list[str](), list[Marker]()
-        jobs = 0
-        try:
-            with os.scandir(self.place(stage)) as entries:
-                for entry in entries:
-                    if entry.name[0] == ".":
-                        if match := _MARKER.fullmatch(entry.name):
-                            markers.append(Marker(Path(entry.path), match["job"], match["run"]))
-                    elif entry.is_dir(follow_symlinks=False):
-                        jobs += 1
-                        names.append(entry.name)
-                        if len(names) >= 2 * newest:
-                            names = heapq.nlargest(newest, names)
-        except FileNotFoundError:
-            pass
-        return Survey(jobs, heapq.nlargest(newest, names), markers)
+    def survey(self, place: str, *, oldest: int = 0, newest: int = 0, skip: Container[str] = ()) -> Survey:
+        """Look once at a directory of jobs, however many are there; those in `skip` are only counted."""
+        seen = Survey(0, [], [], [], [])
+        low, high, jobs = _LAST if oldest else "", "" if newest else _LAST, 0
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.place(place)) as entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == ".":
+                    _note_hidden(seen, entry)
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
+                    continue
+                jobs += 1
+                if low <= name <= high or name in skip:
+                    continue
+                if name < low:
+                    low = _note(seen.oldest, name, oldest, low, nearest=heapq.nsmallest)
+                if name > high:
+                    high = _note(seen.newest, name, newest, high, nearest=heapq.nlargest)
+        return seen._replace(
+            jobs=jobs, oldest=sorted(seen.oldest)[:oldest], newest=sorted(seen.newest, reverse=True)[:newest]
+        )
 
     def marker(self, stage: str, job: str, run: str) -> Path:
         """Return the path of the sign that a run of the daemon has a job in hand."""
@@ -192,15 +206,26 @@ class Spool:
         """Tell a job (S2) from a claim that has not happened (S1)."""
         return os.path.lexists(f"{path}/{files.TOPIC}")
 
-    def oldest(self, place: str) -> Path | None:
-        """Return the directory of the oldest job in a place."""
-        name = min(self.each(place), default=None)
-        return None if name is None else self.place(place) / name
-
     def _rebuilt(self, path: Path) -> Job:
         stat = (path / files.TOPIC).stat()
         at = files.time_of(path.name) or stat.st_ctime
         return Job(path.name, files.TOPIC, sha256="", bytes=stat.st_size, accepted=rfc3339(at), accepted_s=at)
+
+
+def _note(names: list[str], name: str, limit: int, edge: str, *, nearest: Callable[[int, list[str]], list[str]]) -> str:
+    """Note one of the foremost names; return the edge beyond which a name is none of them."""
+    names.append(name)
+    if len(names) < 2 * limit:
+        return edge
+    names[:] = nearest(limit, names)
+    return names[-1]
+
+
+def _note_hidden(seen: Survey, entry: os.DirEntry[str]) -> None:
+    if match := _MARKER.fullmatch(entry.name):
+        seen.markers.append(Marker(Path(entry.path), match["job"], match["run"]))
+    elif len(seen.hidden) < HIDDEN_NAMES_MAX:
+        seen.hidden.append(entry.name)
 
 
 def retryable(place: str) -> bool:

@@ -27,9 +27,6 @@ from topicd.spool import Found, Marker, Spool, retryable
 from topicd.states import Aside, Stage
 from topicd.workspace import Workspace
 
-NEWEST_JOBS: Final = 1_024
-"""More than can be claimed at once."""
-
 R = TypeVar("R")
 
 
@@ -46,6 +43,7 @@ class Store:
         self.durable: Final = durable
         self.moves = Moves(spool, durable, clock=clock, run=self.run)
         self._group = GroupCommit(durable)
+        self.jobs_found = 0
         self._backlogs = {
             stage: Backlog(spool, stage, clock=clock, died=self.moves.died, published=self.moves.published)
             for stage in Stage
@@ -79,8 +77,8 @@ class Store:
             One line for each thing that was put right. Crashes are counted by `begin`, as the jobs come up.
         """
         spool = self.spool
-        layout.sweep(spool)
-        surveys = {stage: spool.survey(stage, NEWEST_JOBS) for stage in Stage}
+        surveys = layout.sweep(spool)
+        self.jobs_found = sum(survey.jobs for survey in surveys.values())
         newest = surveys[Stage.SCRIPTS].newest
         last = max((name for survey in surveys.values() for name in survey.newest[:1]), default="")
         done = self.moves.claims.recover(newest, last, is_input_apart=self.is_input_apart)
@@ -88,6 +86,7 @@ class Store:
             self.durable.remove_tree(path)
             done.append(f"{path.name}: a publish that was cut short (S5)")
         for stage, survey in surveys.items():
+            self._backlogs[stage].begin(survey)
             for marker in survey.markers:
                 done += self._recover_marked(stage, marker)
         return done

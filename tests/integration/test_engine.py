@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -13,7 +15,7 @@ import pytest
 
 from fakes.backends import Fake
 from topicd.backlog import Ready
-from topicd.durable import Durable, Steps
+from topicd.durable import Disk, Durable, Steps
 from topicd.engine import Engine
 from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate
@@ -173,7 +175,7 @@ class Rig:
 
     def marked(self) -> list[str]:
         """Return the jobs that are in hand, as the tree tells."""
-        return [marker.job for stage in Stage for marker in self.spool.survey(stage, 0).markers]
+        return [marker.job for stage in Stage for marker in self.spool.survey(stage).markers]
 
     def job(self, name: str) -> Job:
         [place] = self.where(name)
@@ -448,6 +450,18 @@ async def test_a_disk_that_is_full_when_a_job_fails_is_a_pause_and_the_job_fails
         await rig.told("storage.trouble")
         await rig.failed(name)
     assert rig.reason(name).cause == "no"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "a"), OSError(5, "Input/output error", "a")], ids=["full", "ill"]
+)
+async def test_a_disk_that_is_full_under_a_stage_is_a_pause(tmp_path: Path, error: OSError) -> None:
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(raises(error), good)}, policy=replace(QUICK, attempts_max=1))
+    name = rig.claim()
+    async with rig.running():
+        await rig.told("storage.trouble")
+        await rig.done(name)
+    assert not rig.kept.of("job.failed")
 
 
 async def test_a_job_that_a_person_moves_away_in_mid_work_is_let_go(tmp_path: Path) -> None:
@@ -785,3 +799,121 @@ async def test_jobs_that_come_while_others_are_in_work_are_all_done(tmp_path: Pa
             rig.engine.hint(Stage.SCRIPTS)
             await asyncio.sleep(0.001 * (number % 5))
         await until(lambda: len(rig.spool.ids(DONE)) == 40, "all are done")
+
+
+class HoldingDisk(Disk):
+    """Once armed, holds the fsyncs of one stage's directory until they are let go."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.is_armed = False
+        self.holds = threading.Event()
+        self.let_go = threading.Event()
+
+    def fsync(self, fd: int) -> None:
+        if self.is_armed and Path(f"/proc/self/fd/{fd}").readlink().name == self.stage:
+            self.holds.set()
+            assert self.let_go.wait(LIMIT_S)
+        super().fsync(fd)
+
+    def let_go_soon(self) -> None:
+        asyncio.get_running_loop().call_later(0.05, self.let_go.set)
+
+
+async def opened(rig: Rig, stage: Stage) -> None:
+    """Wait until a stage would keep a place for a job that comes."""
+    lane = rig.engine.lanes[stage]
+
+    def would_keep() -> bool:
+        if not lane.reserve():
+            return False
+        lane._reserved -= 1
+        return True
+
+    rig.gate._fresh_until = math.inf  # however slow this machine is
+    await until(would_keep, f"{stage} is open")
+
+
+@pytest.mark.parametrize("state", ["waiting", "suspect", "away", "full"])
+async def test_a_place_is_kept_only_where_a_job_would_be_begun_at_once(tmp_path: Path, state: str) -> None:
+    rig = Rig(tmp_path)
+    async with rig.running(), contextlib.AsyncExitStack() as stack:
+        lane = rig.engine.lanes[Stage.AUDIO]
+        await rig.gate.storage_ready()
+        await opened(rig, Stage.AUDIO)
+        match state:
+            case "waiting":
+                lane.expect()
+            case "suspect":
+                await stack.enter_async_context(rig.engine.quarantine.turn(suspect=True))
+            case "away":
+                lane._breaker.away(Unavailable("refused", "it is off"))
+            case _:
+                assert lane.reserve()
+        assert not lane.reserve()
+
+
+@contextlib.asynccontextmanager
+async def handing_over(home: Path) -> AsyncIterator[tuple[Rig, HoldingDisk, str]]:
+    """Run an engine whose one job has come from scripts to audio with its next attempt, and is not yet taken over."""
+    disk, ends = HoldingDisk(Stage.AUDIO), asyncio.Event()
+    rig = Rig(home, {Stage.SCRIPTS: Work(waits(ends))}, limit=2, store=lambda spool, _: Store(spool, Durable(disk)))
+    name = rig.claim()
+    async with rig.running():
+        await until(lambda: rig.works[Stage.SCRIPTS].now, "it is in work")
+        await opened(rig, Stage.AUDIO)
+        disk.is_armed = True
+        ends.set()
+        await until(disk.holds.is_set, "the move")
+        assert rig.where(name) == ["audio"]
+        assert rig.marked() == [name]
+        yield rig, disk, name
+        disk.let_go_soon()
+
+
+async def test_a_job_that_is_seen_on_its_way_is_begun_once(tmp_path: Path) -> None:
+    async with handing_over(tmp_path) as (rig, disk, name):
+        for _ in range(9):
+            rig.engine.hint(Stage.AUDIO)
+            await asyncio.sleep(0.01)
+        disk.let_go.set()
+        await rig.done(name)
+    assert rig.works[Stage.AUDIO].ids == [name]
+
+
+async def test_a_job_that_is_handed_over_to_a_lane_that_stops_is_given_back(tmp_path: Path) -> None:
+    async with handing_over(tmp_path) as (rig, _, name):
+        pass
+    assert rig.where(name) == ["audio"]
+    assert not rig.marked()
+    assert rig.works[Stage.AUDIO].ids == []
+
+
+async def test_a_job_that_is_handed_over_as_its_lane_stops_is_given_back(tmp_path: Path) -> None:
+    async def suspect(rig: Rig) -> None:
+        async with rig.engine.quarantine.turn(suspect=True):
+            await asyncio.Event().wait()
+
+    async with handing_over(tmp_path) as (rig, disk, name):
+        alone = asyncio.create_task(suspect(rig))
+        await asyncio.sleep(0)
+        disk.let_go.set()
+        await rig.told("stage.started", 2)
+    alone.cancel()
+    assert rig.where(name) == ["audio"]
+    assert not rig.marked()
+    assert rig.works[Stage.AUDIO].ids == []
+
+
+async def test_being_stopped_in_the_middle_of_a_begin_gives_it_back(tmp_path: Path) -> None:
+    disk = HoldingDisk(Stage.SCRIPTS)
+    rig = Rig(tmp_path, store=lambda spool, _: Store(spool, Durable(disk)))
+    name = rig.claim()
+    disk.is_armed = True
+    async with rig.running():
+        await until(disk.holds.is_set, "the begin")
+        assert rig.marked() == [name]
+        disk.let_go_soon()
+    assert rig.where(name) == ["scripts"]
+    assert rig.job(name).attempts == {}
+    assert not rig.marked()

@@ -2,16 +2,17 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from fakes.disk import CrashingDisk
-from rig.pipeline import TOPIC, TROUBLE, House, claim, straight
+from fakes.disk import Crash, CrashingDisk
+from rig.pipeline import TOPIC, TROUBLE, House, claim, other_file_system, straight
 from topicd.durable import Durable
 from topicd.states import Stage
 from topicd.store import Store
@@ -209,3 +210,49 @@ def test_a_claim_that_has_not_happened_is_no_job(house: House) -> None:
     (house.spool.place(Stage.SCRIPTS) / "20010909-014640-000000-sea").mkdir()
     assert house.store().ready(Stage.SCRIPTS, (), limit=9).ids == []
     assert claim(house.store()) is None
+
+
+class Meddling(CrashingDisk):
+    """Puts another file in the source's place once its copy is there; or dies then, before the source is removed."""
+
+    def __init__(self, source: Path, *, dies: bool) -> None:
+        super().__init__()
+        self.source = source
+        self.dies = dies
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        if target.name == "topic.md" and not self.dies:
+            put_another(self.source)
+
+    def unlink(self, path: Path) -> None:
+        self.dead |= path == self.source and self.dies
+        super().unlink(path)
+
+
+def put_another(path: Path) -> None:
+    path.with_name("new").write_bytes(b"another")
+    path.with_name("new").rename(path)
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[House]:
+    far = other_file_system(tmp_path)
+    if far is None:
+        pytest.skip("no second file system that can be written: nothing gives EXDEV here")
+    house = House(tmp_path / "home", far / "house")
+    house.drop()
+    yield house
+    shutil.rmtree(far)
+
+
+@pytest.mark.parametrize("when", ["at once", "after a death"])
+def test_a_file_in_the_place_of_one_that_was_copied_is_another_topic(apart: House, when: str) -> None:
+    dies = when == "after a death"
+    with pytest.raises(Crash if dies else FileNotFoundError):
+        claim(apart.store(Meddling(apart.topic, dies=dies)))
+    if dies:
+        put_another(apart.topic)
+    apart.store(CrashingDisk()).recover()
+    assert apart.topic.read_bytes() == b"another"
+    assert len(apart.topics()) == dies, "what was replaced before it was a job is gone; what was a job is one still"

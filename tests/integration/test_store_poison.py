@@ -179,7 +179,7 @@ async def test_a_clean_stop_counts_nothing(house: House) -> None:
     (found,) = house.jobs()
     job = house.spool.read_job(found.path)
     assert "job.given_back" in kept.names or found.place != Stage.SCRIPTS
-    assert not house.spool.survey(found.place, 0).markers
+    assert not house.spool.survey(found.place).markers
     assert job.crashes == {}
 
 

@@ -94,7 +94,7 @@ def began(house: House, store: Store, stage: Stage = Stage.SCRIPTS) -> Job:
 
 def in_hand(house: House) -> list[tuple[str, str]]:
     """Return the jobs in hand and the runs that have them, as the tree tells."""
-    return [(marker.job, marker.run) for stage in Stage for marker in house.spool.survey(stage, 0).markers]
+    return [(marker.job, marker.run) for stage in Stage for marker in house.spool.survey(stage).markers]
 
 
 def saved(house: House) -> Job:
@@ -293,6 +293,22 @@ def test_a_held_job_is_not_counted_a_crash_after_a_restart(house: House, store: 
     begun = after.begin(Stage.SCRIPTS, house.jobs()[0].id)
     assert not begun.crashed
     assert begun.job.crashes == {}
+
+
+@pytest.mark.parametrize("when", ["in the same run", "after a restart"])
+def test_a_death_is_counted_once(house: House, store: Store, when: str) -> None:
+    job = began(house, store)
+    after = house.store(CrashingDisk())
+    after.recover()
+    begun = after.begin(Stage.SCRIPTS, job.id)
+    assert begun.crashed
+    after.give_back(Stage.SCRIPTS, begun.job)
+    if when == "after a restart":
+        after = house.store(CrashingDisk())
+        after.recover()
+    begun = after.begin(Stage.SCRIPTS, job.id)
+    assert not begun.crashed
+    assert begun.job.crashes == {"scripts": 1}
 
 
 def test_what_is_put_aside_goes_on_to_the_end(house: House, store: Store) -> None:

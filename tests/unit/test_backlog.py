@@ -4,13 +4,14 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from topicd import backlog as module
-from topicd.backlog import WINDOW_JOBS, Backlog, Ready
+from topicd.backlog import Backlog, Ready
 from topicd.job import Job, encode
-from topicd.spool import Spool
+from topicd.spool import WINDOW_JOBS, Spool, Survey
 from topicd.states import Stage
 
 NOW_S = 1_800_000_000.0
@@ -26,13 +27,13 @@ class Waiting:
         self.now = NOW_S
         self.died = set[tuple[str, str]]()
         self.scans = 0
-        each = self.spool.each
+        survey = self.spool.survey
 
-        def counted(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the spool's
+        def counted(place: str, **more: Any) -> Survey:
             self.scans += 1
-            return each(place)
+            return survey(place, **more)
 
-        self.spool.each = counted  # type: ignore[method-assign]
+        self.spool.survey = counted  # type: ignore[method-assign]
         self.backlog = Backlog(self.spool, Stage.SCRIPTS, clock=lambda: self.now, died=self.died, published=set[str]())
 
     def add(self, number: int, *, not_before_s: float = 0.0, crashes: int = 0) -> str:

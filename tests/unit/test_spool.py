@@ -1,6 +1,7 @@
 """The tree, read: what is where, and what a damaged or moving tree gives."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,25 @@ def test_ids_are_directories_in_order_and_nothing_else(spool: Spool) -> None:
     (spool.place(Stage.AUDIO) / "file").touch()
     (spool.place(Stage.AUDIO) / "link").symlink_to(spool.home)
     assert spool.ids(Stage.AUDIO) == ["a", "b"]
-    assert spool.oldest(Stage.AUDIO) == spool.place(Stage.AUDIO) / "a"
-    assert spool.oldest(Stage.IMAGES) is None
+    assert spool.survey(Stage.AUDIO, oldest=1).oldest == ["a"]
+    assert spool.survey(Stage.IMAGES, oldest=1) == (0, [], [], [], [])
+
+
+def test_a_survey_tells_both_ends_the_count_and_who_is_in_hand(spool: Spool) -> None:
+    folder = spool.place(Stage.SCRIPTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:04}" for number in range(500)]
+    for name in random.Random(7).sample(names, len(names)):
+        (folder / name).mkdir()
+    (folder / "notes.txt").touch()
+    (folder / ".hidden").touch()
+    spool.marker(Stage.SCRIPTS, "0007", "0123456789abcdef").touch()
+    survey = spool.survey(Stage.SCRIPTS, oldest=20, newest=3, skip={"0000", "0499"})
+    assert survey.jobs == 500
+    assert survey.oldest == names[1:21]
+    assert survey.newest == ["0498", "0497", "0496"]
+    assert [(marker.job, marker.run) for marker in survey.markers] == [("0007", "0123456789abcdef")]
+    assert survey.hidden == [".hidden"]
 
 
 def test_a_place_that_is_not_there_is_empty(tmp_path: Path) -> None:

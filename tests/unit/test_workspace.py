@@ -1,6 +1,7 @@
 """A job's products: known by digest, kept whole, never taken from behind a link."""
 
 import errno
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from fakes.disk import CrashingDisk, FailingDisk
 from topicd.durable import Durable
 from topicd.errors import Rejected, StorageTrouble
-from topicd.job import JSON_BYTES_MAX, Damaged
+from topicd.job import JSON_BYTES_MAX, Damaged, Scenes, SceneText, encode
 from topicd.states import Stage
 from topicd.workspace import Workspace, digest, read_limited
 
@@ -187,6 +188,15 @@ def test_a_job_goes_on_at_the_first_stage_that_is_not_whole(
     if harmed:
         (job / harmed).write_bytes(b"x")
     assert space(job).resume_stage() == stage
+
+
+def test_a_topic_that_was_mended_is_told_anew(job: Path) -> None:
+    (job / "topic.md").write_bytes(b"# Sea")
+    of = hashlib.sha256(b"# Sea").hexdigest()
+    keep(job, "scenes.json", encode(Scenes("Sea", "en", "", "", 1, (SceneText("Salt.", "sea"),), topic_sha256=of)))
+    assert space(job).resume_stage() == Stage.AUDIO
+    (job / "topic.md").write_bytes(b"# Moon")
+    assert space(job).resume_stage() == Stage.SCRIPTS
 
 
 def test_scenes_that_are_not_the_ones_written_are_refused(job: Path) -> None:
