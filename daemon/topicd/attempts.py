@@ -7,6 +7,7 @@ commit. Never does a stage's work, never touches a file: the store does.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ class Attempts:
             else:
                 await self._begin_and_attempt(name)
         except FileNotFoundError:
-            self._events.emit("job.moved_away", job=name, stage=self.stage)
+            await self._let_go(name)
         except StorageTrouble as error:
             self._gate.tell(error)
         except OSError as error:
@@ -88,6 +89,12 @@ class Attempts:
     async def _begin_and_attempt(self, name: str) -> None:
         if job := await self._begin(name):
             await self._attempt(job)
+
+    async def _let_go(self, name: str) -> None:
+        """Take the sign that a job is in hand away, for the job is elsewhere."""
+        self._events.emit("job.moved_away", job=name, stage=self.stage)
+        with contextlib.suppress(OSError, TopicdError):
+            await self._commit(self._moves.let_go(self.stage, name))
 
     async def _put_aside(self, name: str, error: Exception) -> None:
         """A move was refused for a reason that is this job's own, such as a folder of its name in the way."""

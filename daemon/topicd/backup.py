@@ -31,10 +31,11 @@ from topicd import __version__, archive
 from topicd import job as files
 from topicd.durable import TEMPORARY, Durable, told
 from topicd.errors import Unusable
-from topicd.intake import has_writer, look
+from topicd.intake import look
 from topicd.lock import Taken
 from topicd.packer import Packer
 from topicd.pinned import ORDER, Pinned, opened, pinned, sha256_of
+from topicd.quiet import has_writer
 from topicd.spool import Spool
 from topicd.states import Stage
 from topicd.telemetry.events import rfc3339

@@ -140,6 +140,7 @@ class Claims:
                     self._durable.unlink(topic)
             raise
         yield (source.parent,)
+        yield from self._durable.writing(path, {files.JOB: files.encode(job)})  # nothing is left any more
 
     def _undo(self, path: Path) -> bool:
         """Remove an empty claim; a directory that holds anything else, or may not be read, is somebody's and stays."""

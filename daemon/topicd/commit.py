@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from topicd.durable import Durable, Steps
+from topicd.durable import Durable, Steps, no_threads
 
-FSYNCS_MAX: Final = 16
+FSYNCS_MAX: Final = 32
 """How many fsyncs are under way at once. A journalling file system commits those that wait together as one."""
 
 R = TypeVar("R")
@@ -73,6 +73,7 @@ class GroupCommit:
         self._waiting = deque[_Piece]()
         self._is_working = False
         self._is_syncing = False
+        self._has_threads = False
         self._worker = ThreadPoolExecutor(1, "spool")
         self._syncer = ThreadPoolExecutor(1, "sync")
         self._syncers = ThreadPoolExecutor(FSYNCS_MAX, "fsync")
@@ -85,6 +86,7 @@ class GroupCommit:
         """
         future: asyncio.Future[R] = _Uncut(loop=asyncio.get_running_loop())
         with self._lock:
+            self._have_threads()
             self._ready.append(_Piece(steps, future))
             self._start_working()
         try:
@@ -96,6 +98,20 @@ class GroupCommit:
             task.uncancel()
             task.cancel()
             return future.result()
+
+    def _have_threads(self) -> None:
+        """Start the two threads that must be there before any work is taken on.
+
+        Raises:
+            StorageTrouble: this process may have no more threads.
+        """
+        if not self._has_threads:
+            try:
+                self._worker.submit(int)
+                self._syncer.submit(int)
+            except RuntimeError as error:
+                raise no_threads() from error
+            self._has_threads = True
 
     def _work(self) -> None:
         """Take work on until nothing is left to do."""
@@ -147,13 +163,16 @@ class GroupCommit:
     def _sync(self, pieces: Sequence[_Piece]) -> None:
         """Fsync all that the pieces want, each path once, and note what failed."""
         paths = list(dict.fromkeys(path for piece in pieces for path in piece.wanted))
+        failed = dict[Path, BaseException]()
         if len(paths) == 1:
             failed = self._sync_each(paths)
         else:
             shares = [paths[number::FSYNCS_MAX] for number in range(min(FSYNCS_MAX, len(paths)))]
-            failed = {
-                path: error for share in self._syncers.map(self._sync_each, shares) for path, error in share.items()
-            }
+            try:
+                for share in self._syncers.map(self._sync_each, shares):
+                    failed |= share
+            except RuntimeError:  # no more threads; some shares may have been done: nobody is told that his was
+                failed = dict.fromkeys(paths, no_threads())
         if failed:
             for piece in pieces:
                 piece.error = next((failed[path] for path in piece.wanted if path in failed), None)

@@ -94,8 +94,8 @@ def is_storage_trouble(error: OSError) -> bool:
     return error.errno in _STORAGE_CAUSES
 
 
-class _Told:
-    """A context whose errors of the disk are told as such. A class, for it is entered at every system call."""
+class told:  # noqa: N801 - used as a function; a generator would cost more, at every system call
+    """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through."""
 
     def __enter__(self) -> None:
         return None
@@ -103,14 +103,6 @@ class _Told:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and is_storage_trouble(error):
             raise told_of(error) from error
-
-
-_TOLD: Final = _Told()
-
-
-def told() -> _Told:
-    """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through."""
-    return _TOLD
 
 
 def told_of(error: OSError) -> StorageTrouble:
@@ -121,8 +113,16 @@ def told_of(error: OSError) -> StorageTrouble:
 
 async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run blocking work in a thread, whole: cancelling the caller waits for its end before it takes effect."""
-    loop = asyncio.get_running_loop()
-    return await uncut(loop.run_in_executor(threads(), partial(work, *args, **kwargs)))
+    try:
+        future = asyncio.get_running_loop().run_in_executor(threads(), partial(work, *args, **kwargs))
+    except RuntimeError as error:
+        raise no_threads() from error
+    return await uncut(future)
+
+
+def no_threads() -> StorageTrouble:
+    """Return the trouble of a process that may start no more threads."""
+    return told_of(OSError(errno.EAGAIN, "cannot start a thread", "this process"))
 
 
 @cache

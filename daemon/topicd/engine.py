@@ -15,7 +15,7 @@ from typing import Final
 from topicd.attempts import Attempts
 from topicd.breaker import Breaker
 from topicd.durable import offload
-from topicd.errors import TopicdError, Unavailable, Unusable
+from topicd.errors import StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate, unusable_spool
 from topicd.job import Job
 from topicd.policy import Policy
@@ -133,8 +133,9 @@ class Lane:
         """Begin what may be begun. Returns the seconds until another look is due; None when a hint will tell."""
         try:
             return await self._fill_from_tree()
-        except OSError as error:
-            self._gate.tell(unusable_spool(error))
+        except (OSError, StorageTrouble) as error:
+            self._is_hinted = True  # the look that was asked for has not been had
+            self._gate.tell(unusable_spool(error) if isinstance(error, OSError) else error)
             return STORAGE_WAIT_S
 
     async def _fill_from_tree(self) -> float | None:
@@ -147,25 +148,26 @@ class Lane:
         # A backend that was away is asked with one job first.
         slots = (1 if self.trouble else self._limit) - len(self._in_hand) - self._reserved
         if slots <= 0:
-            self._is_open &= not self._is_hinted
-            return None
+            self._is_open &= not self._is_hinted and self._due_in_s != 0.0
+            return self._due_in_s or None
         if self.trouble or not self._is_open or self._is_hinted or self._due_in_s == 0.0:
             await self._look(slots)
         return self._due_in_s
 
     async def _look(self, slots: int) -> None:
         """Begin what waits, up to so many jobs."""
-        hinted, self._is_hinted, self._is_open = self._is_hinted, False, False
+        hinted, self._is_hinted = self._is_hinted, False
         busy = {*self._in_hand, *self._attempts.stuck_now()}
         ready = await offload(self._store.ready, self.stage, busy, slots, look=hinted)
         if self.trouble and not ready.ids and not self._in_hand:
             await self._probe()
         for name in ready.ids:
-            if self._is_on_its_way(name):
-                self._is_hinted = True  # look again, in case it does not arrive
+            if self._is_on_its_way(name) or len(self._in_hand) + self._reserved >= self._limit:
+                self._is_hinted = True  # it may not arrive, or others took the places meanwhile: look again
             else:
                 self._start(name, suspect=name in ready.suspects)
-        self._is_open, self._next_due_s = ready.is_all, ready.next_due_s
+        self._is_open = ready.is_all and not self._is_hinted and not self._is_stopping
+        self._next_due_s = ready.next_due_s
 
     def _is_on_its_way(self, name: str) -> bool:
         """Tell whether a job that a look found is being handed over: its marker is made before it arrives."""

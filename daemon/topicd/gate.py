@@ -22,6 +22,8 @@ from topicd.layout import PROBE
 from topicd.telemetry.events import Events
 
 FRESH_S: Final = 1.0
+HANDED_OVER_S: Final = 4.0
+"""How much longer a good look is good enough for a job that walks straight on."""
 LOOK_AGAIN_S: Final = 2.0
 LOOK_AGAIN_MAX_S: Final = 60.0
 CALM_S: Final = 300.0
@@ -84,7 +86,7 @@ class StorageGate:
     @property
     def is_known_ready(self) -> bool:
         """Whether the last look was good, and not long ago."""
-        return self._is_open and self._clock() < self._fresh_until
+        return self._is_open and self._clock() < self._fresh_until + HANDED_OVER_S
 
     async def storage_ready(self) -> bool:
         """Return whether work may begin. While in trouble, looks again after a wait, by a real write."""

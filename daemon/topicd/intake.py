@@ -8,22 +8,21 @@ remembers what it has taken: the claim renames the file away, so what is in `inp
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
-import signal
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from topicd.durable import Steps, offload, whole
 from topicd.errors import Rejected, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
 from topicd.handover import Entrance
 from topicd.job import Job, Trouble
+from topicd.quiet import Quiet, has_writer
 from topicd.spool import Spool
 from topicd.states import Stage
 from topicd.store import Store
@@ -35,6 +34,7 @@ WRITER_LOOK_S: Final = 0.1
 BATCH_MAX: Final = 256
 MOVED_IN_MAX: Final = 4096
 NAMES_SAID_MAX: Final = 100
+_Key = TypeVar("_Key", bound=tuple[str, str])
 
 _KINDS: Final = {
     stat.S_IFLNK: "symbolic link",
@@ -62,10 +62,11 @@ class Taken(NamedTuple):
 
 @dataclass(slots=True)
 class Haul:
-    """What one scan brought."""
+    """What one scan brought; when it is cut, the next goes on behind what could not be taken (`left`, and why)."""
 
     ready: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
+    left: dict[str, Ignored | None] = field(default_factory=dict)
     troubles: list[tuple[str, TopicdError]] = field(default_factory=list)
     wait_s: float | None = None
     is_cut: bool = False
@@ -91,55 +92,6 @@ def look(folder: Path) -> tuple[list[tuple[str, os.stat_result]], list[Ignored]]
                 elif not kind and not entry.name.startswith("."):
                     ignored.append(Ignored(entry.name, "not a .md or .txt file"))
     return topics, ignored
-
-
-def has_writer(fd: int) -> bool:
-    """Tell whether any process has the file open for writing, as far as the kernel lets us know.
-
-    A read lease is granted only on a file that nobody has open for writing (fcntl(2), "Leases"). It takes the
-    file's owner or CAP_LEASE, and a file system that knows leases; where it is refused for that, the answer is
-    no, and quiet time decides alone.
-    """
-    with contextlib.suppress(OSError):
-        # An open for writing breaks the lease with a signal, by default SIGIO, which kills; SIGURG is ignored
-        # by default.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except BlockingIOError:
-            return True
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
-
-
-@dataclass(slots=True)
-class Quiet:
-    """Which files have been left alone long enough. What it holds only shortens a wait; losing it loses nothing.
-
-    Attributes:
-        settle_s: seconds without a change after which a file is quiet.
-    """
-
-    settle_s: float
-    _seen: dict[str, tuple[tuple[int, int, int], float]] = field(default_factory=dict)
-
-    def wait_s(self, name: str, found: os.stat_result) -> float:
-        """Return the seconds still to wait; 0 when the file is quiet."""
-        print_ = (found.st_ino, found.st_size, found.st_ctime_ns)
-        # The change time cannot be set by a program, unlike the modification time that `cp -p` brings along.
-        age = time.time() - found.st_ctime_ns / 1e9
-        if age >= self.settle_s:
-            return 0.0
-        before, since = self._seen.get(name, (None, 0.0))
-        if before != print_:
-            since = time.monotonic()
-            self._seen[name] = (print_, since)
-        waited = max(time.monotonic() - since, age)
-        return max(0.0, self.settle_s - waited)
-
-    def forget_others(self, names: set[str]) -> None:
-        """Drop what is no longer in `input/`."""
-        self._seen = {name: seen for name, seen in self._seen.items() if name in names}
 
 
 class Intake:
@@ -168,6 +120,7 @@ class Intake:
         self._scenes_max = scenes_max
         self._woken = asyncio.Event()
         self._moved_in = dict[str, float]()
+        self._before = Haul()
         self._said = set[Ignored]()
         self._troubled = set[tuple[str, str]]()
         self.idle = asyncio.Event()
@@ -196,17 +149,29 @@ class Intake:
         if not await self._gate.storage_ready():
             return TROUBLE_WAIT_S
         moved_in, self._moved_in = self._moved_in, {}
-        haul = await offload(self._look, moved_in)
+        try:
+            haul = await offload(self._look, moved_in)
+        except StorageTrouble as error:
+            self._moved_in = {**moved_in, **self._moved_in}
+            self._gate.tell(error)
+            return TROUBLE_WAIT_S
         await whole(asyncio.gather(*(self._take_one(name, haul, moved_in.get(name)) for name in haul.ready)))
         if haul.is_cut:
             self._moved_in = {**moved_in, **self._moved_in}
-        self._tell_ignored(haul.ignored)
-        self._tell_troubles(haul.troubles)
+            self._before = haul
+            return haul.wait_s
+        self._before = Haul()
+        ignored = [*haul.ignored, *filter(None, haul.left.values())]
+        self._tell("intake.ignored", self._said, {each: each._asdict() for each in ignored})
+        troubles = {(name, error.message): {"name": name, "error": error} for name, error in haul.troubles}
+        self._tell("intake.trouble", self._troubled, troubles)
         return haul.wait_s
 
     def _look(self, moved_in: Collection[str]) -> "Haul":
-        """Scan once, and choose up to a batch of what is quiet."""
-        haul = Haul()
+        """Scan once, and choose up to a batch of what is quiet and was not met since the last scan that was whole."""
+        haul = Haul(left=self._before.left, troubles=self._before.troubles)
+        if None in haul.left.values():
+            haul.look_again_in(TROUBLE_WAIT_S)
         try:
             topics, haul.ignored = look(self._spool.input)
         except OSError as error:
@@ -214,7 +179,9 @@ class Intake:
             haul.look_again_in(TROUBLE_WAIT_S)
             return haul
         self._quiet.forget_others({name for name, _ in topics})
-        for name, found in sorted(topics, key=_by_age):
+        for name, found in sorted(topics, key=lambda entry: (entry[1].st_ctime_ns, entry[0])):
+            if name in haul.left:
+                continue
             wait_s = 0.0 if name in moved_in else self._quiet.wait_s(name, found)
             if wait_s:
                 haul.look_again_in(wait_s)
@@ -230,11 +197,11 @@ class Intake:
         """Take one file, and note in the haul what else there is to say or to do about it."""
         begin = self._first.reserve()
         try:
-            taken = await self._store.commit(self._take(self._spool.input / name, begin=begin))
+            taken = await self._carry_out(self._take(self._spool.input / name, begin=begin))
         except FileNotFoundError:
             taken = None  # someone was faster
         except Rejected as error:
-            haul.ignored.append(Ignored(name, error.message))
+            haul.left[name] = Ignored(name, error.message)
             taken = None
         except (OSError, TopicdError) as error:
             self._note_trouble(name, haul, error)
@@ -242,10 +209,17 @@ class Intake:
         else:
             if taken is None:
                 haul.look_again_in(max(self._settle_s, WRITER_LOOK_S))
+        if taken is None:
+            haul.left.setdefault(name)
         if taken is not None:
             await self._settle(taken, moved_in_at, begun=begin)
         elif begin:
             self._first.unreserve()
+
+    async def _carry_out(self, steps: Steps["Taken | None"]) -> "Taken | None":
+        if self._store.is_input_apart:  # a copy takes its time; nobody shall wait behind it
+            return await offload(self._store.durable.carry_out, steps)
+        return await self._store.commit(steps)
 
     def _note_trouble(self, name: str, haul: "Haul", error: OSError | TopicdError) -> None:
         haul.look_again_in(TROUBLE_WAIT_S)
@@ -318,26 +292,13 @@ class Intake:
                 self._first.unreserve()
         self._events.emit("job.failed", job=job.id, stage=Stage.SCRIPTS, error=refused, attempt=0)
 
-    def _tell_ignored(self, ignored: list[Ignored]) -> None:
-        """Tell each once while it stays, up to a number."""
-        self._said &= {*ignored}
-        for entry in ignored:
-            if entry not in self._said and len(self._said) < NAMES_SAID_MAX:
-                self._said.add(entry)
-                self._events.emit("intake.ignored", name=entry.name, kind=entry.kind)
-
-    def _tell_troubles(self, troubles: list[tuple[str, TopicdError]]) -> None:
-        """Tell each once while it stays, up to a number."""
-        now = {(name, error.message) for name, error in troubles}
-        self._troubled &= now
-        for name, error in troubles:
-            if (name, error.message) not in self._troubled and len(self._troubled) < NAMES_SAID_MAX:
-                self._troubled.add((name, error.message))
-                self._events.emit("intake.trouble", name=name, error=error)
-
-
-def _by_age(entry: tuple[str, os.stat_result]) -> tuple[int, str]:
-    return entry[1].st_ctime_ns, entry[0]
+    def _tell(self, event: str, said: set[_Key], now: Mapping[_Key, Mapping[str, Any]]) -> None:
+        """Tell of each once while it stays, up to a number."""
+        said.intersection_update(now)
+        for key, fields in now.items():
+            if key not in said and len(said) < NAMES_SAID_MAX:
+                said.add(key)
+                self._events.emit(event, **fields)
 
 
 def _intake_trouble(error: OSError) -> StorageTrouble:

@@ -135,6 +135,8 @@ class Job:
 
     def pass_on(self, stage: str) -> Self:
         """Return it as it is once a stage is done: what went wrong there has been overcome."""
+        if self.attempts == {stage: 1} and self.last_error is None:
+            return replace(self, attempts={})
         return replace(self.give_back(stage), not_before_s=0.0, last_error=None)
 
     def afresh(self) -> Self:

@@ -64,22 +64,20 @@ class Moves:
         """
         path = self._spool.place(stage) / name
         if name in self.published:
-            self._durable.remove_tree(path)
+            self._remove_published(name, path)
         job = self._spool.read_job(path)
         left = self.died.get((stage, name), [])
         if left:
             job = job.crash(stage)
         if left or not (job.sha256 or self._spool.has_job_file(path)):
             yield from self._save(path, job)
+            self._forget_death(stage, name, left)
         if left or job.attempts.get(stage):
             Workspace(path, self._durable).sweep()
         if not self._clear_reason(path):
             self._durable.remove(path / files.REASON)
         self._mark(stage, name)
-        for marker in left:
-            self._drop(marker.path)
         yield (path.parent,)
-        self.died.pop((stage, name), None)
         return Begun(job.begin(stage), crashed=bool(left))
 
     def give_back(self, stage: Stage, job: Job) -> Steps[None]:
@@ -88,6 +86,11 @@ class Moves:
         self._unmark(stage, job.id)
         yield (path.parent,)
         path.lstat()
+
+    def let_go(self, stage: Stage, name: str) -> Steps[None]:
+        """Take away the marker of an attempt at a job that somebody has moved."""
+        self._unmark(stage, name)
+        yield (self._spool.place(stage),)
 
     def defer(self, stage: Stage, job: Job, trouble: Trouble, not_before_s: float) -> Steps[None]:
         """Leave a job where it is, for another attempt later."""
@@ -146,6 +149,18 @@ class Moves:
         self._durable.rename_only(self._spool.place(stage) / name, target)
         yield (target.parent,)
         self._unmark_moved(stage, name)
+
+    def _remove_published(self, name: str, path: Path) -> None:
+        """Remove what a publish across file systems left, unless a person has brought the job back."""
+        if os.path.lexists(self._spool.place(DONE) / name / files.MANIFEST):
+            self._durable.remove_tree(path)
+        self.published.discard(name)
+
+    def _forget_death(self, stage: Stage, name: str, left: list[Marker]) -> None:
+        """Once a crash is in `job.json`: a begin that fails after that must not count it again."""
+        for marker in left:
+            self._drop(marker.path)
+        self.died.pop((stage, name), None)
 
     def _publish(self, path: Path, target: Path) -> Steps[None]:
         if not _is_copy(path, target):

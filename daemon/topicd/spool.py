@@ -5,10 +5,9 @@ looks (a person moved it) is simply not there. The moves are in `store.py`.
 """
 
 import contextlib
-import heapq
 import os
 import re
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -90,7 +89,7 @@ class Spool:
         self.root = home / "spool"
         self.cache = home / "cache"
         self.lock_file = self.root / ".lock"
-        self._places = {str(place): self.root / place for place in SPOOL_PLACES}
+        self._places: dict[str, Path] = {str(place): self.root / place for place in SPOOL_PLACES}
 
     def place(self, place: str) -> Path:
         """Return the directory of a stage, `failed`, `held` or `output`."""
@@ -126,16 +125,16 @@ class Spool:
                 if low <= name <= high or name in skip:
                     continue
                 if name < low:
-                    low = _note(seen.oldest, name, oldest, low, nearest=heapq.nsmallest)
+                    low = _note(seen.oldest, name, oldest, low)
                 if name > high:
-                    high = _note(seen.newest, name, newest, high, nearest=heapq.nlargest)
+                    high = _note(seen.newest, name, newest, high, is_newest=True)
         return seen._replace(
             jobs=jobs, oldest=sorted(seen.oldest)[:oldest], newest=sorted(seen.newest, reverse=True)[:newest]
         )
 
     def marker(self, stage: str, job: str, run: str) -> Path:
         """Return the path of the sign that a run of the daemon has a job in hand."""
-        return Path(f"{self._places[stage]}/.{job}.{run}.begun")
+        return self._places[stage] / f".{job}.{run}.begun"
 
     def missing(self, place: str, names: Collection[str]) -> set[str]:
         """Return those of the jobs that are not in a place."""
@@ -212,12 +211,13 @@ class Spool:
         return Job(path.name, files.TOPIC, sha256="", bytes=stat.st_size, accepted=rfc3339(at), accepted_s=at)
 
 
-def _note(names: list[str], name: str, limit: int, edge: str, *, nearest: Callable[[int, list[str]], list[str]]) -> str:
+def _note(names: list[str], name: str, limit: int, edge: str, *, is_newest: bool = False) -> str:
     """Note one of the foremost names; return the edge beyond which a name is none of them."""
     names.append(name)
     if len(names) < 2 * limit:
         return edge
-    names[:] = nearest(limit, names)
+    names.sort(reverse=is_newest)  # directories often come in runs, which a sort likes
+    del names[limit:]
     return names[-1]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import math
 import os
 import threading
@@ -917,3 +918,61 @@ async def test_being_stopped_in_the_middle_of_a_begin_gives_it_back(tmp_path: Pa
     assert rig.where(name) == ["scripts"]
     assert rig.job(name).attempts == {}
     assert not rig.marked()
+
+
+async def test_a_deferred_job_gets_the_place_that_one_handed_over_held_past_its_time(tmp_path: Path) -> None:
+    leave = asyncio.Event()
+    works = {Stage.AUDIO: Work(raises(RetryLater("no_luck", "no luck")), waits(leave), good)}
+    rig = Rig(tmp_path, works, policy=replace(QUICK, retry_first_s=1.0))
+    deferred = rig.claim(stage=Stage.AUDIO)
+    async with rig.running():
+        await rig.told("job.deferred")
+        lane = rig.engine.lanes[Stage.AUDIO]
+        await until(lambda: lane.is_idle and lane._is_open, "the lane waits for the deferred one only")
+        assert await rig.gate.storage_ready()
+        assert lane.reserve()
+        other = rig.claim("b.md", Stage.AUDIO)
+        await lane.take_over(rig.store.begin(Stage.AUDIO, other).job)
+        await until(lambda: time.time() > rig.job(deferred).not_before_s + 0.2, "its time comes")
+        leave.set()
+        await rig.done(deferred, other)
+
+
+class Failing(Counting):
+    """A store whose next looks fail."""
+
+    refusals = 0
+
+    def ready(self, stage: Stage, busy: Collection[str], limit: int, *, look: bool = True) -> Ready:
+        if stage == Stage.SCRIPTS and self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().ready(stage, busy, limit, look=look)
+
+
+async def test_a_hint_outlives_a_look_that_failed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, store=Failing)
+    assert isinstance(rig.store, Failing)
+    async with rig.running():
+        await until(lambda: rig.engine.lanes[Stage.SCRIPTS]._is_open, "the first look")
+        name = rig.claim()
+        rig.store.refusals = 1
+        rig.engine.hint(Stage.SCRIPTS)
+        await rig.done(name)
+
+
+async def test_a_job_moved_away_in_work_is_in_hand_no_more_though_its_work_saw_it_first(tmp_path: Path) -> None:
+    gone = asyncio.Event()
+
+    async def way(job: Job) -> None:
+        await gone.wait()
+        raise FileNotFoundError(errno.ENOENT, "gone", job.id)
+
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(way)})
+    name = rig.claim()
+    async with rig.running():
+        await until(lambda: rig.works[Stage.SCRIPTS].now, "in work")
+        (rig.spool.place(Stage.SCRIPTS) / name).rename(rig.spool.place(Aside.HELD) / name)
+        gone.set()
+        await rig.told("job.moved_away")
+        await until(lambda: not rig.marked(), "its marker is gone")

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ import pytest
 from topicd.durable import Durable, Steps
 from topicd.errors import Rejected
 from topicd.gate import StorageGate
-from topicd.intake import BATCH_MAX, Intake, Quiet, has_writer, look
+from topicd.intake import BATCH_MAX, NAMES_SAID_MAX, Intake, look
 from topicd.job import Job
 from topicd.moves import Moves
+from topicd.quiet import Quiet, has_writer
 from topicd.spool import Spool
 from topicd.states import Aside, Stage
 from topicd.store import Store
@@ -305,7 +308,7 @@ def test_has_writer_leaves_no_lease(tmp_path: Path) -> None:
 
 LEASELESS = """
 import os, sys
-from topicd.intake import has_writer
+from topicd.quiet import has_writer
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(has_writer(int(sys.argv[1])))
 """
@@ -354,7 +357,7 @@ stop.set()
 """
 LOOKER = """
 import os, signal, sys, time
-from topicd.intake import has_writer
+from topicd.quiet import has_writer
 broken = 0
 def heard(*_):
     global broken
@@ -547,6 +550,38 @@ async def test_a_refused_topic_is_put_aside_and_not_announced_to_the_stage(rig: 
     assert job.last_error.cause == "topic_empty"
     assert rig.hints == 0
     assert rig.kept.of("job.failed")[0].fields["attempt"] == 0
+
+
+class Keeping(Rig):
+    """A rig whose stage keeps a place for each topic."""
+
+    kept_places = 0
+
+    def reserve(self) -> bool:
+        self.kept_places += 1
+        return True
+
+    def unreserve(self) -> None:
+        self.kept_places -= 1
+
+    async def take_over(self, job: Job) -> None:
+        assert self.store.is_marked(Stage.SCRIPTS, job.id), "its attempt is counted"
+        self.kept_places -= 1
+
+
+@pytest.mark.parametrize("what", ["taken", "refused", "written to"])
+async def test_a_place_that_was_kept_is_given_up_when_nothing_comes(tmp_path: Path, what: str) -> None:
+    rig = Keeping(tmp_path)
+    async with rig.running():
+        with (rig.input / "a.md").open("w") as file:
+            file.write(" \n" if what == "refused" else GOOD)
+            if what != "written to":
+                file.close()
+            rig.intake.hint("a.md")
+            await rig.looked()
+            await until(lambda: rig.intake.idle.is_set() or what == "written to", "the end of the scan")
+            assert rig.kept_places == 0
+    assert len(rig.jobs(Aside.FAILED)) == (what == "refused")
 
 
 async def test_ignored_things_are_told_once_and_again_when_they_come_again(rig: Rig) -> None:
@@ -746,3 +781,23 @@ def test_the_words_of_a_refusal_say_what_to_do(tmp_path: Path) -> None:
     words: dict[str, Any] = {"message": taken.refused.message, "hint": taken.refused.hint}
     assert "5,000" in words["message"]
     assert "TOPICD_TOPIC_BYTES_MAX" in words["hint"]
+
+
+async def test_a_whole_batch_that_cannot_be_taken_holds_up_nobody_and_is_no_busy_loop(tmp_path: Path) -> None:
+    tries = Counter[str]()
+
+    def refuse(path: Path) -> None:
+        tries[path.name] += 1
+        if path.name.startswith("bad"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    rig = Rig(tmp_path, settle_s=0.0, store=lambda spool: meddling(spool, refuse))
+    for number in range(BATCH_MAX + 10):
+        (rig.input / f"bad{number:03}.md").write_text(GOOD)
+    (rig.input / "good.md").write_text(GOOD)
+    async with rig.running():
+        await until(rig.jobs, "the good one is taken")
+        await until(lambda: rig.kept.of("intake.trouble"), "the others are told of")
+        await asyncio.sleep(1.0)
+        assert max(tries.values()) == 1
+    assert len(rig.kept.of("intake.trouble")) == NAMES_SAID_MAX

@@ -1,5 +1,6 @@
 """Every move of the state table, legal and illegal, and what stands in a job's files after each."""
 
+import errno
 import json
 import shutil
 import time
@@ -10,7 +11,8 @@ import pytest
 
 from fakes.disk import CrashingDisk
 from rig.pipeline import EVERY_UNIT, TOPIC, TROUBLE, House, claim, go_on, product, settle, straight, work
-from topicd.durable import INCOMING
+from topicd.durable import INCOMING, Disk
+from topicd.errors import StorageTrouble
 from topicd.job import Damaged, Job
 from topicd.spool import DONE, Found
 from topicd.states import MOVES, SPOOL_PLACES, Aside, Stage
@@ -315,3 +317,46 @@ def test_what_is_put_aside_goes_on_to_the_end(house: House, store: Store) -> Non
     store.fail(Stage.SCRIPTS, began(house, store), TROUBLE)
     go_on(store, house)
     assert [found.place for found in house.jobs()] == [DONE]
+
+
+def test_a_begin_that_fails_after_a_death_was_counted_counts_it_once(house: House) -> None:
+    found = at(house, Stage.SCRIPTS)
+    dead = house.store()
+    dead.recover()
+    dead.begin(Stage.SCRIPTS, found.id)
+    disk = RefusingDisk(house.spool.place(Stage.SCRIPTS))
+    store = house.store(disk)
+    store.recover()
+    disk.refusals = 2
+    for _ in range(2):
+        with pytest.raises(StorageTrouble):
+            store.begin(Stage.SCRIPTS, found.id)
+    assert store.begin(Stage.SCRIPTS, found.id).job.crashes == {Stage.SCRIPTS: 1}
+
+
+def test_a_published_job_that_a_person_brings_back_is_not_taken_for_a_leftover(house: House, store: Store) -> None:
+    found = at(house, Stage.IMAGES)
+    copy = house.spool.output / found.id
+    shutil.copytree(found.path, copy)
+    (copy / "manifest.json").write_bytes(b"{}\n")
+    store.moves.published.add(found.id)  # as after a publish across file systems whose source could not be removed
+    with pytest.raises(FileNotFoundError):
+        store.begin(Stage.IMAGES, found.id)
+    copy.rename(found.path)
+    store.begin(Stage.IMAGES, found.id)
+    assert (found.path / "topic.md").is_file()
+
+
+class RefusingDisk(Disk):
+    """Refuses to fsync one directory, some times."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refusals = 0
+
+    def fsync(self, fd: int) -> None:
+        """Fail, while there are refusals left."""
+        if self.refusals and self.folder.samefile(f"/proc/self/fd/{fd}"):
+            self.refusals -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        super().fsync(fd)
