@@ -782,8 +782,8 @@ INTAKES = (
     ),
     Fault(
         "names that moved in forgotten when a batch is cut",
-        "        if haul.is_cut:\n            self._moved_in = {**moved_in, **self._moved_in}\n",
-        "",
+        "            self._moved_in = {**moved_in, **self._moved_in}\n            self._before = haul\n",
+        "            self._before = haul\n",
         f"{INTAKE}test_a_batch_that_is_cut_keeps_the_names_that_moved_in",
     ),
     Fault(
