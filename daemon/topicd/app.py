@@ -20,7 +20,7 @@ from topicd.backends.base import Backend
 from topicd.backends.embedded.worker import Worker
 from topicd.durable import free_bytes, offload
 from topicd.engine import STORAGE_WAIT_S, Engine
-from topicd.errors import CAUSES, StorageTrouble
+from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
 from topicd.home import Home
 from topicd.intake import Intake
@@ -70,6 +70,7 @@ class App:
             version=__version__,
             tree=self._tree,
             watcher=lambda: self._watcher.mode if self._watcher.up else "",
+            ready=lambda: self._ready().ok,
         )
         self._events = Events([logs.LogSink(), MetricSink(self._metrics)])
         self._gate = StorageGate(
@@ -232,15 +233,23 @@ class App:
         return TreeState(jobs=jobs, oldest_s=oldest, free_bytes=free_bytes(self._spool.root))
 
     def _health(self) -> Health:
-        why = [] if self._watcher.up or not self._is_ready else [self._watcher.trouble or "the watcher is down"]
+        why = self._watch_whys()  # a start makes the directories again, and everything that watches them
         return Health(ok=not why, why=tuple(why))
 
     def _ready(self) -> Health:
-        why = [] if self._is_ready else ["starting or stopping"]
+        why = self._watch_whys() if self._is_ready else ["starting or stopping"]
         if self._gate.trouble:
-            why.append(self._gate.trouble.message)
-        why += [f"{stage} waits: {lane.trouble.message}" for stage, lane in self._engine.lanes.items() if lane.trouble]
+            why.append(_words(self._gate.trouble))
+        why += [f"{stage} waits: {_words(lane.trouble)}" for stage, lane in self._engine.lanes.items() if lane.trouble]
         return Health(ok=not why, why=tuple(why), more={"watcher": self._watcher.state._asdict()})
+
+    def _watch_whys(self) -> list[str]:
+        is_down = self._is_ready and not self._watcher.up
+        return [self._watcher.trouble or "the watcher is down"] if is_down else []
+
+
+def _words(trouble: TopicdError) -> str:
+    return f"{trouble.message} ({trouble.hint})" if trouble.hint else trouble.message
 
 
 def run(settings: Settings, *, once: bool = False) -> None:

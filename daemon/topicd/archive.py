@@ -1,12 +1,14 @@
 """A backup's form: the names of its files, what may be in the archive, its checksum.
 
 Owns what `backup.py` writes and `restore.py` reads: `topicd-YYYYmmdd-HHMMSS.tar.gz` (a gzipped POSIX tar of regular
-files) with `….sha256` beside it in the form of sha256sum(1). Promises that a member's path which passes here can leave
-neither its place nor the home. Never writes.
+files) with `….sha256` beside it in the form of sha256sum(1), a comment of which names the home. Promises that a
+member's path which passes here can leave neither its place nor the home. Never writes.
 """
 
 import calendar
+import contextlib
 import hashlib
+import json
 import re
 import time
 from pathlib import Path
@@ -29,11 +31,16 @@ ASIDE: Final = ".restore-"
 SPOOL: Final = "spool"
 PATH_PARTS_MAX: Final = 12
 NAME_BYTES_MAX: Final = 255
-SUM_BYTES_MAX: Final = 4096
+SUM_BYTES_MAX: Final = 65_536
+HOME: Final = "# home "
 
 
 class BadArchive(TopicdError):
     """An archive that is not whole, or not one of ours."""
+
+
+class NoArchive(BadArchive):
+    """There is none of that name."""
 
 
 def name_at(seconds: float) -> str:
@@ -47,6 +54,19 @@ def seconds_of(name: str) -> float:
         return calendar.timegm(time.strptime(name, "topicd-%Y%m%d-%H%M%S.tar.gz"))
     except ValueError:
         return 0
+
+
+def sum_text(sha256: str, name: str, home: Path) -> str:
+    """Return what is written beside an archive."""
+    return f"{sha256}  {name}\n{HOME}{json.dumps(str(home.resolve()))}\n"
+
+
+def is_of(path: Path, home: Path) -> bool:
+    """Tell whether what lies beside an archive names this home."""
+    with contextlib.suppress(OSError, ValueError), path.with_name(path.name + SUM).open() as said:
+        line = said.read(SUM_BYTES_MAX).splitlines()[1:2]
+        return bool(line) and line[0].startswith(HOME) and json.loads(line[0][len(HOME) :]) == str(home.resolve())
+    return False
 
 
 def prefix(place: str) -> str:
@@ -71,10 +91,15 @@ def checked(path: Path) -> None:
 
     Raises:
         BadArchive: there is no checksum file, or the archive is not the one that it tells of.
-        FileNotFoundError: there is no archive.
+        NoArchive: there is none.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NoArchive(
+            "archive_missing", f"there is no such archive: {path}", hint="see what is in its place"
+        ) from error
     beside = path.with_name(path.name + SUM)
     try:
         with beside.open("rb") as said:
@@ -83,7 +108,8 @@ def checked(path: Path) -> None:
         hint = f"copy it along; or, if you trust the archive: sha256sum {path.name} > {beside.name}"
         raise BadArchive("checksum_missing", f"there is no {beside}", hint=hint) from error
     if wanted != [found.encode()]:
-        raise BadArchive("checksum_wrong", f"{path} is not what {beside.name} tells of", hint="use another backup")
+        what = f"{path} is damaged: its bytes are not those that {beside.name} tells of"
+        raise BadArchive("checksum_wrong", what, hint="use another backup")
 
 
 def _is_plain(parts: tuple[str, ...]) -> bool:

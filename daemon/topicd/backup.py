@@ -32,11 +32,12 @@ from topicd import job as files
 from topicd.durable import TEMPORARY, Durable, told
 from topicd.errors import Unusable
 from topicd.intake import look
+from topicd.layout import same_file_system
 from topicd.lock import Taken
 from topicd.packer import Packer
-from topicd.pinned import ORDER, Pinned, opened, pinned, sha256_of
+from topicd.pinned import ORDER, Pinned, opened, pinned, sha256_of, twins
 from topicd.quiet import has_writer
-from topicd.spool import Spool
+from topicd.spool import DONE, Spool
 from topicd.states import Stage
 from topicd.telemetry.events import rfc3339
 
@@ -54,7 +55,9 @@ class Summary:
         topics: how many topics from input/.
         missing: what could not be taken, one line each; such a backup removes no older one.
         removed: jobs that were there at first and that a person removed meanwhile.
-        harmed: job → products that are not what its manifest says; they are in it as they are.
+        harmed: job → products that are not what its manifest says, and what a finished one lacks; taken as it is.
+        rotated: older archives of this home that were removed afterwards.
+        others: archives in the directory that do not name this home; left alone.
     """
 
     path: Path
@@ -63,6 +66,8 @@ class Summary:
     missing: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     harmed: dict[str, list[str]] = field(default_factory=dict)
+    rotated: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 def backup(
@@ -83,7 +88,7 @@ def backup(
         durable: puts it there.
         settings_text: what `settings.env` in the archive says.
         has_cache: whether voices and models in cache/ are taken, too.
-        keep: how many archives to keep, this one included, ≥ 1; None keeps all.
+        keep: how many archives of this home to keep, this one included, ≥ 1; None keeps all.
         min_free_bytes: the backup ends before it leaves less than this free, for the daemon would pause.
 
     Raises:
@@ -101,12 +106,13 @@ def backup(
                 packer = Packer(file, folder, min_free_bytes)
                 with contextlib.closing(packer):
                     summary = _Backup(spool, packer, Summary(path)).run(settings_text, has_cache=has_cache)
-            durable.write(path.with_name(path.name + archive.SUM), f"{packer.sha256}  {path.name}\n".encode())
+            beside = archive.sum_text(packer.sha256, path.name, spool.home)
+            durable.write(path.with_name(path.name + archive.SUM), beside.encode())
             durable.adopt(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         if keep is not None and not summary.missing:
-            _rotate(folder, keep)
+            _rotate(folder, keep, spool.home, summary)
     return summary
 
 
@@ -122,6 +128,7 @@ class _Backup:
         self._taken_in_input = set[tuple[str, str]]()
 
     def run(self, settings_text: str, *, has_cache: bool) -> Summary:
+        self._places()
         topics = self._topics()
         roster = self._roster(set())
         for name in sorted(roster):
@@ -130,11 +137,19 @@ class _Backup:
             self._topic(name)
         for name in sorted(self._roster(roster)):
             self._late_job(name, topics)
+        self._places()  # one may have been unmounted meanwhile
         if has_cache:
             self._cache()
         self._packer.put(archive.SETTINGS, settings_text.encode())
         self._packer.put(archive.ABOUT, self._about())
         return self._summary
+
+    def _places(self) -> None:
+        """Note each place that is not there: what it should hold would be lacking in silence."""
+        for name, path in ((archive.INPUT, self._spool.input), *((each, self._spool.place(each)) for each in ORDER)):
+            line = f"{name}/: there is no directory {path}"
+            if not path.is_dir() and line not in self._summary.missing:
+                self._summary.missing.append(line)
 
     def _topics(self) -> set[str]:
         try:
@@ -195,11 +210,20 @@ class _Backup:
             self._packer.put(f"{top}/{word}", data)
         cut = [path for path, one in job.files.items() if not self._packer.copy(f"{top}/{path}", one)]
         self._summary.missing += [f"{job.place}/{name}/{path}: cannot be read" for path in (*job.unreadable, *cut)]
+        self._summary.missing += self._others(name, job)
         if job.harmed:
             self._summary.harmed[name] = list(job.harmed)
         if (said := job.job) and said.source_left:
             self._sources_left.add(said.source_left)
         self._summary.jobs += 1
+
+    def _others(self, name: str, job: Pinned) -> list[str]:
+        """Tell of other directories of that job, but of what a publish across file systems has still to remove."""
+        others = [place for place in twins(self._spool, name) if place != job.place]
+        images = self._spool.place(Stage.IMAGES)
+        if others == [Stage.IMAGES] and job.place == DONE and not job.harmed:
+            others = others if same_file_system(images, self._spool.output, secrets.token_hex(4)) else []
+        return [f"{each}/{name}: the job is in {job.place}/, too; that one was taken" for each in others]
 
     def _topic(self, name: str) -> None:
         """Take a topic that still is in `input/`."""
@@ -294,11 +318,14 @@ def _create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
 
 
-def _rotate(folder: Path, keep: int) -> None:
+def _rotate(folder: Path, keep: int, home: Path, summary: Summary) -> None:
     names = sorted(path.name for path in folder.iterdir() if archive.NAME.fullmatch(path.name) and path.is_file())
-    for name in names[:-keep]:
+    own = [name for name in names if archive.is_of(folder / name, home)]
+    summary.others = [name for name in names if name not in own]
+    for name in own[:-keep]:
         for path in (folder / name, folder / f"{name}{archive.SUM}"):
             path.unlink(missing_ok=True)
+        summary.rotated.append(name)
 
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:

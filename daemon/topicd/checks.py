@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Any
 
-from topicd import build
+from topicd import build, layout
 from topicd.backends.base import Backend
 from topicd.durable import free_bytes
 from topicd.errors import TopicdError
@@ -42,6 +42,7 @@ def run(settings: Settings, spool: Spool, store: Store) -> list[Check]:
 def _directories(spool: Spool, store: Store) -> Check:
     try:
         store.open()
+        layout.prove(spool, store.run)
     except TopicdError as error:
         return _result("home", ok=False, text=error.message, hint=error.hint)
     return _result("home", ok=True, text=f"{spool.home.absolute()} can be written")

@@ -21,7 +21,7 @@ from topicd.errors import TopicdError, Unusable
 from topicd.home import Home
 from topicd.lock import Taken
 from topicd.progress import Meter, visible, wait
-from topicd.report import Json, Report
+from topicd.report import Json, Report, show_text, status_text
 from topicd.settings import load
 from topicd.spool import DONE, Found, NoSuchJob
 from topicd.states import SPOOL_PLACES, Aside, Stage
@@ -38,8 +38,8 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = {
     OK: "done",
-    FAILED: "the job failed or was held; `check` found something wrong; a backup lacks something; or the disk refused",
-    USAGE: "the command line is wrong, or names no topic",
+    FAILED: "the job failed or was held; `check` found something wrong; a backup is not whole; or the disk refused",
+    USAGE: "the command line is wrong, or names no topic or archive",
     NO_JOB: "no job, or more than one, goes by that name",
     NOT_NOW: "the job is not where that can be done (retry of a finished job, release of one not held)",
     oncall.REPAIRED: "`fsck` put everything right that needed it",
@@ -89,13 +89,16 @@ def add(home: Home, args: argparse.Namespace) -> int:
 
 def status(home: Home, args: argparse.Namespace) -> int:
     """Tell what waits, works, failed and is done."""
-    _print(Report(home.spool, home.store).status(), args, _status_text)
+    if not home.spool.root.is_dir():
+        where = home.spool.home.absolute()
+        raise Unusable("no_spool", f"there is no spool in {where}", hint="TOPICD_HOME names the home")
+    _print(Report(home.spool, home.store).status(), args, status_text)
     return OK
 
 
 def show(home: Home, args: argparse.Namespace) -> int:
     """Tell all about one job."""
-    _print(Report(home.spool, home.store).show(home.spool.find(args.job)), args, _show_text)
+    _print(Report(home.spool, home.store).show(_find(home, args.job)), args, show_text)
     return OK
 
 
@@ -103,7 +106,7 @@ def retry(home: Home, args: argparse.Namespace) -> int:
     """Let failed jobs begin anew; what is whole is kept."""
     if args.stage and not args.all:
         raise NotATopic("usage", "--stage goes with --all")
-    chosen = list(_failed(home, args.stage)) if args.all else [home.spool.find(args.job)]
+    chosen = list(_failed(home, args.stage)) if args.all else [_find(home, args.job)]
     if not chosen:
         print("nothing has failed" + (f" in {args.stage}" if args.stage else ""), file=sys.stderr)
     for found in chosen:
@@ -115,13 +118,13 @@ def retry(home: Home, args: argparse.Namespace) -> int:
 
 def hold(home: Home, args: argparse.Namespace) -> int:
     """Put a job aside."""
-    print(f"{visible(home.store.hold(home.spool.find(args.job)).id)}  held")
+    print(f"{visible(home.store.hold(_find(home, args.job)).id)}  held")
     return OK
 
 
 def release(home: Home, args: argparse.Namespace) -> int:
     """Let a held job go on."""
-    moved = home.store.release(home.spool.find(args.job))
+    moved = home.store.release(_find(home, args.job))
     print(f"{visible(moved.id)}  goes on in {moved.place}/")
     return OK
 
@@ -245,6 +248,18 @@ def _code(error: TopicdError) -> int:
             return FAILED
 
 
+def _find(home: Home, text: str) -> Found:
+    """Return the one job that goes by a name; one that is in two places is for `fsck`, not for more of its id."""
+    found = [place for place in (*SPOOL_PLACES, DONE) if text in home.spool.each(place)]
+    found = [
+        place for place in found if not home.spool.missing(place, [text])
+    ]  # it may have moved under the first look
+    if len(found) > 1:
+        where = " and in ".join(f"{place}/" for place in found)
+        raise NoSuchJob("job_twice", f"{text} is in {where}", hint="see `topicd fsck`")
+    return home.spool.find(text)
+
+
 def _failed(home: Home, stage: str | None) -> Iterator[Found]:
     for name in home.spool.ids(Aside.FAILED):
         path = home.spool.place(Aside.FAILED) / name
@@ -266,72 +281,6 @@ def _print_reason(home: Home, found: Found) -> None:
     if reason:
         lines = (f"{reason.stage} {reason.unit}: {reason.message}", f"hint: {reason.hint}")
         print("\n".join(f"  {visible(line)}" for line in lines), file=sys.stderr)
-
-
-def _status_text(told: Json) -> Iterator[str]:
-    daemon = told["daemon"]
-    yield f"home    {told['home']}"
-    yield (
-        f"daemon  running, process {daemon['pid']}, http://{daemon.get('host')}:{daemon.get('port')}/"
-        if daemon
-        else "daemon  not running"
-    )
-    yield from (f"        ! {why}" for why in (told["ready"] or {}).get("why", []))
-    if told["watcher"]:
-        yield from _watcher_text(told["watcher"])
-    yield "jobs    " + ", ".join(
-        f"{count} {'done' if place == DONE else place}" for place, count in told["jobs"].items()
-    )
-    yield f"input   {told['input']['waiting']} waiting" + (
-        f"; {told['input']['error']}" if told["input"]["error"] else ""
-    )
-    yield from (f"        {each['name']}: {each['kind']}, left alone" for each in told["input"]["ignored"])
-    if told["free_bytes"] is not None:
-        yield f"disk    {told['free_bytes'] / 1e9:.1f} GB free"
-    for job in told["open"]:
-        count = f"  {job['n']} of {job['of']}" if job.get("of") else ""
-        yield f"{job['stage']:<8}{job['job']}  {job['state']}{count}"
-        if job["error"]:
-            yield f"        {job['error']}" + (f"  (next try {job['next_try']})" if job["next_try"] else "")
-    for failure in told["failed"]:
-        yield f"failed  {failure['job']}  {failure.get('stage', '')} {failure.get('unit', '')}"
-        yield f"        {failure['message']}"
-        yield f"        hint: {failure['hint']}"
-
-
-def _watcher_text(watcher: Json) -> Iterator[str]:
-    yield (
-        f"watcher {'by ' + watcher['mode'] if watcher['up'] else 'DOWN'}; since the start: {watcher['restarts']} "
-        f"restarts, {watcher['overflows']} overflows, {watcher['wake_failures']} failed wakes"
-    )
-    if watcher["trouble"]:
-        yield f"        ! {watcher['trouble']}"
-        yield from ([f"        hint: {watcher['hint']}"] if watcher["hint"] else [])
-
-
-def _show_text(told: Json) -> Iterator[str]:
-    yield f"job       {told['job']}"
-    yield f"place     {told['place']}/  ({told.get('state', 'damaged')})"
-    yield f"path      {told['path']}"
-    if "damaged" in told:
-        yield f"damaged   {told['damaged']}"
-    for key in ("source", "accepted", "not_before"):
-        if told.get(key):
-            yield f"{key.replace('_', ' '):<10}{told[key]}"
-    for key in ("attempts", "crashes", "seconds"):
-        if told.get(key):
-            yield f"{key:<10}" + ", ".join(f"{stage} {count}" for stage, count in told[key].items())
-    if told.get("progress"):
-        yield f"units     {told['progress']['n']} of {told['progress']['of']}"
-    for key in ("reason", "last_error"):
-        trouble = told.get(key)
-        if trouble:
-            yield f"error     {trouble['stage']} {trouble['unit']}: {trouble['message']}"
-            yield f"hint      {trouble['hint']}"
-            yield from ([f"next try  {trouble['next_try']}"] if trouble["next_try"] else [])
-            break
-    for product in told.get("products", []):
-        yield f"          {product['path']:<20}{product['bytes']:>12,} bytes  {product['seconds']:>8.1f} s"
 
 
 def _check_text(told: Json) -> Iterator[str]:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable
+from topicd.durable import Durable, told
 from topicd.errors import Rejected, TopicdError, Unusable
 from topicd.topic import is_topic_name, source_slug
 
@@ -45,6 +45,9 @@ def read(given: str, bytes_max: int) -> tuple[bytes, str]:
     """
     if given == "-":
         return _limited(sys.stdin.buffer.read(bytes_max + 1), bytes_max), "stdin.md"
+    if not given.strip():
+        hint = 'such as: topicd add "why the sky is blue"'
+        raise NotATopic("topic_empty", "that names no topic", hint=hint)
     path = Path(given)
     try:
         if not _exists(path):
@@ -63,17 +66,23 @@ def drop(folder: Path, data: bytes, name: str) -> Path:
         Unusable: no name is free.
     """
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    stem, suffix = Path(name).stem, Path(name).suffix
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        Durable().write(temporary, data)
-        for end in ("", *(f"-{secrets.token_hex(3)}" for _ in range(NAMES_TRIED_MAX))):
-            target = folder / f"{_cut(stem, NAME_BYTES_MAX - len(end) - len(suffix))}{end}{suffix}"
-            if _place(temporary, target):
-                Durable().sync(folder)
-                return target
+        with told():
+            folder.mkdir(parents=True, exist_ok=True)
+            Durable().write(temporary, data)
+            return _named(folder, temporary, name)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _named(folder: Path, temporary: Path, name: str) -> Path:
+    stem, suffix = Path(name).stem, Path(name).suffix
+    for end in ("", *(f"-{secrets.token_hex(3)}" for _ in range(NAMES_TRIED_MAX))):
+        target = folder / f"{_cut(stem, NAME_BYTES_MAX - len(end) - len(suffix))}{end}{suffix}"
+        if _place(temporary, target):
+            Durable().sync(folder)
+            return target
     raise Unusable("input_full", f"no free name for {name} in {folder}")
 
 
@@ -106,8 +115,6 @@ def _words(given: str, bytes_max: int) -> tuple[bytes, str]:
     if FILE_LIKE.search(given):
         hint = 'to pass the topic itself: topicd add "why the sky is blue"'
         raise NotATopic("topic_missing", f"{given}: there is no such file", hint=hint)
-    if not given.strip():
-        raise NotATopic("topic_empty", "the topic has no words", hint='such as: topicd add "why the sky is blue"')
     name = f"{source_slug(given.strip().splitlines()[0])}.md"
     return _limited(given.encode("utf-8", "surrogateescape"), bytes_max), name
 

@@ -27,6 +27,7 @@ class Kind(NamedTuple):
 
 
 _START: Final = "nothing: the daemon's next start mends it, and `topicd fsck --repair` does while no daemon runs"
+_AGAIN: Final = "restore it; or copy its topic.md to input/ and move the directory out of the home: all is made again"
 
 KINDS: Final[Mapping[str, Kind]] = {
     "place_missing": Kind(Level.PENDING, "a directory of the home is not there", _START),
@@ -59,7 +60,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "topic_missing": Kind(
         Level.FAULT,
         "a job's directory without the topic: the job cannot go on",
-        "put topic.md back (from a backup), or move the directory elsewhere and drop the topic again",
+        "put topic.md back from a backup; or move the directory out of the home, and drop the topic again",
     ),
     "claim_undone": Kind(
         Level.PENDING, "a claim that did not happen (S1); the topic is still in input/ and nothing is lost", _START
@@ -73,8 +74,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "publish_unfinished": Kind(Level.PENDING, "published across file systems, the source not yet removed (S6)", _START),
     "publish_orphan": Kind(
         Level.FAULT,
-        "a publish that was cut short, whose job is in no place: this may be the only copy, and a start removes it",
-        "before the next start, look whether it is whole; then rename it to the job's id, or move it elsewhere",
+        "a publish that was cut short, whose job is in no place: this may be the only copy, and is left as it is",
+        "look whether it is whole; then rename it to the job's id, or move it elsewhere",
     ),
     "probe_left": Kind(Level.PENDING, "a probe of a process that was killed; it holds nothing", _START),
     "restore_cut": Kind(
@@ -116,17 +117,17 @@ KINDS: Final[Mapping[str, Kind]] = {
     "manifest_damaged": Kind(
         Level.FAULT,
         "manifest.json cannot be read, so no product counts",
-        "restore it; or remove it, then `topicd retry`: all products are made again",
+        _AGAIN,
     ),
     "manifest_alien": Kind(
         Level.FAULT,
         "manifest.json tells of another job, or of files outside this one's directory",
-        "restore it; or remove it, then `topicd retry`: all products are made again",
+        _AGAIN,
     ),
     "product_harmed": Kind(
         Level.FAULT,
         "a finished product is missing or is not what was made",
-        "restore the job from a backup; or move its topic.md to input/ to have it made again",
+        "restore the job from a backup; or, if its topic.md is there, copy that to input/ to have it made again",
     ),
     "product_lost": Kind(
         Level.FAULT,
@@ -139,7 +140,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not_whole": Kind(
         Level.FAULT,
         "a finished job lacks something it must have",
-        "restore the job from a backup; or move its topic.md to input/ to have it made again",
+        "restore the job from a backup; or, if its topic.md is there, copy that to input/ to have it made again",
     ),
     "temporary_left": Kind(
         Level.PENDING, "a temporary file of an attempt that died", "nothing: the job's next attempt removes it"

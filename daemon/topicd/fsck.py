@@ -21,7 +21,7 @@ from typing import Any, Final
 from topicd.archive import ASIDE
 from topicd.durable import INCOMING
 from topicd.errors import Unusable
-from topicd.findings import Finding, Level
+from topicd.findings import KINDS, Finding, Level
 from topicd.intake import look
 from topicd.layout import PROBE, PROBE_AGE_S, same_file_system
 from topicd.lock import Taken
@@ -48,7 +48,7 @@ BY_RECOVERY: Final = frozenset(
         "temporary_published",
     ]
 )
-BARS_RECOVERY: Final = frozenset(["publish_orphan", "spool_split", "rights", "restore_cut"])
+BARS_RECOVERY: Final = frozenset(["spool_split", "rights", "restore_cut"])
 
 Check = Callable[[], Iterable[Finding]]
 Suspects = list[tuple[Check, list[Finding]]]
@@ -66,6 +66,7 @@ class Result:
         findings: at most `LISTED_MAX` of a kind, faults first.
         more: slug → how many more of that kind.
         repaired: one line for each thing that was put right.
+        not_repaired: after a repair, one line a kind: what it has left, and why.
     """
 
     home: str
@@ -75,6 +76,7 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     more: dict[str, int] = field(default_factory=dict)
     repaired: list[str] = field(default_factory=list)
+    not_repaired: list[str] = field(default_factory=list)
 
     @property
     def has_faults(self) -> bool:
@@ -92,6 +94,7 @@ class Result:
             "findings": [each.told() for each in self.findings],
             "more": self.more,
             "repaired": self.repaired,
+            "not_repaired": self.not_repaired,
         }
 
 
@@ -134,6 +137,7 @@ def repair(spool: Spool, store: Store, *, is_quick: bool, pause_s: float = LOOK_
     """
     before = check(spool, store, is_quick=is_quick, pause_s=pause_s)
     if not any(each.slug in BY_RECOVERY for each in before.findings):
+        before.not_repaired = _left(before)
         return before
     owner = spool.root.stat().st_uid
     if os.geteuid() != owner:
@@ -145,7 +149,24 @@ def repair(spool: Spool, store: Store, *, is_quick: bool, pause_s: float = LOOK_
     after = check(spool, store, is_quick=is_quick, pause_s=pause_s)
     left = {each.key for each in after.findings}
     after.repaired = [f"{each.slug} {each.where}" for each in before.findings if each.key not in left]
+    after.not_repaired = _left(after)
     return after
+
+
+def _left(result: Result) -> list[str]:
+    """Say of each kind what was not put right, and why."""
+    counts = Counter(each.slug for each in result.findings if each.kind.level is not Level.NOTE) + Counter(result.more)
+    bars = sorted({*counts} & BARS_RECOVERY)
+    return [f"{count} {slug}: {_why_left(slug, result, bars)}" for slug, count in counts.items()]
+
+
+def _why_left(slug: str, result: Result, bars: list[str]) -> str:
+    if slug not in BY_RECOVERY:
+        is_pending = KINDS[slug].level is Level.PENDING
+        return "the job's next attempt mends it" if is_pending else "only a person can; see what to do there"
+    if result.is_running:
+        return "a daemon is running; stop it and repair again, or leave it to its next start"
+    return f"no start gets past {', '.join(bars)}; mend that first" if bars else "it could not be done; try again"
 
 
 def _first_look(walk: "_Walk") -> tuple[Suspects, Counter[str]]:
@@ -179,7 +200,7 @@ def _tried(check: Check) -> list[Finding]:
 def _recover(spool: Spool, store: Store, before: Result) -> None:
     """Do what a start does, and what each job's next attempt would. The home is held."""
     if any(each.slug in BARS_RECOVERY for each in before.findings):
-        return  # a start would remove an orphan, and refuses the others
+        return  # a start refuses them
     store.open()
     store.recover()
     for each in before.findings:
@@ -218,7 +239,7 @@ class _Walk:
         yield from self._sound.may_use(self._spool.root)
         for entry in os.scandir(self._spool.root):
             path = self._spool.root / entry.name
-            if entry.name.startswith((PROBE, ASIDE)):
+            if PROBE in entry.name or entry.name.startswith(ASIDE):
                 yield from self._left(path)
             elif entry.name not in {*SPOOL_PLACES, self._spool.lock_file.name, "lost+found"}:
                 yield self._sound.found("foreign", path)
@@ -252,7 +273,7 @@ class _Walk:
         is_directory = stat.S_ISDIR(path.lstat().st_mode)
         if name[0] != "." and is_directory:
             yield from self._sound.job(place, name)
-        elif name.startswith((PROBE, ASIDE)):
+        elif (PROBE in name and name[0] == ".") or name.startswith(ASIDE):
             yield from self._left(path)
         elif place == DONE and name[0] == "." and name.endswith(INCOMING):
             yield from self._incoming(path, name[1 : -len(INCOMING)])

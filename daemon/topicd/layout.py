@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable, is_storage_trouble
+from topicd.durable import Durable, is_storage_trouble, told
 from topicd.errors import Unusable
 from topicd.spool import WINDOW_JOBS, Spool, Survey
 from topicd.states import SPOOL_PLACES, Aside, Stage
 
 PROBE: Final = ".topicd-probe"
 PROBE_AGE_S: Final = 60.0
+PROBE_BYTES: Final = 4_096
 NEWEST_JOBS: Final = 1_024
 """More than can be claimed at once."""
 
@@ -29,7 +30,7 @@ def make(spool: Spool, durable: Durable, mark: str) -> None:
     Raises:
         Unusable: a directory cannot be made or written, or the spool spans file systems.
     """
-    for path in (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, SPOOL_PLACES)):
+    for path in _directories(spool):
         _make(path, durable, mark)
     first = spool.place(SPOOL_PLACES[0])
     for place in SPOOL_PLACES[1:]:
@@ -39,6 +40,22 @@ def make(spool: Spool, durable: Durable, mark: str) -> None:
                 f"{spool.place(place)} is on another file system than {first}",
                 hint="all of spool/ must be one file system; mount input/ and output/ apart, not its parts",
             )
+
+
+def prove(spool: Spool, mark: str) -> None:
+    """Write into every directory, which `make` has made. What is only a pause for a daemon is an error here.
+
+    Raises:
+        StorageTrouble: the disk is full, read-only or failing.
+    """
+    for path in _directories(spool):
+        probe = path / f"{PROBE}-{mark}"
+        try:
+            with told():
+                probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
 
 def same_file_system(source: Path, target: Path, mark: str) -> bool:
@@ -64,6 +81,10 @@ def sweep(spool: Spool) -> Mapping[Stage, Survey]:
             if PROBE in name:
                 _remove_old(spool.place(stage) / name)
     return surveys
+
+
+def _directories(spool: Spool) -> tuple[Path, ...]:
+    return (spool.home, spool.root, spool.input, spool.output, spool.cache, *map(spool.place, SPOOL_PLACES))
 
 
 def _remove_old(probe: Path) -> None:

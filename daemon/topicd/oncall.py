@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
+from topicd.archive import NoArchive
 from topicd.findings import Level
 from topicd.home import Home
 from topicd.progress import visible
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 OK: Final = 0
 FAILED: Final = 1
+USAGE: Final = 2
 REPAIRED: Final = 5
 FOUND: Final = 6
 
@@ -45,7 +47,9 @@ def add(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
     one.add_argument("--json", action="store_true", help="one JSON document, stable within a major version")
     one = verb("backup", backup, "\nMay run beside a daemon. Prints the archive's path.")
     one.add_argument("dir", metavar="DIR", type=Path, help="a directory, best on another disk")
-    one.add_argument("--keep", metavar="N", type=_count, help="afterwards keep only the newest N archives there")
+    one.add_argument(
+        "--keep", metavar="N", type=_count, help="afterwards keep only the newest N archives of this home there"
+    )
     one.add_argument("--cache", action="store_true", help="take the voices and models in cache/, too")
     one.add_argument("--secrets", action="store_true", help="leave passwords in the settings")
     one = verb("restore", restore, "\nThe home must be empty, and no daemon may run on it.")
@@ -77,7 +81,10 @@ def backup(home: Home, args: argparse.Namespace) -> int:
         min_free_bytes=home.settings.min_free_bytes,
     )
     print(summary.path)
-    _say(f"{summary.jobs} jobs, {summary.topics} topics in input/, {summary.path.stat().st_size:,} bytes")
+    counts = f"{_many(summary.jobs, 'job')}, {_many(summary.topics, 'topic')} in input/"
+    _say(f"{counts}, {summary.path.stat().st_size:,} bytes")
+    _say_each("older archives removed", summary.rotated)
+    _say_each("archives there that do not name this home, left alone", summary.others)
     _say_each("removed by somebody while the backup was made", summary.removed)
     _say_each("harmed already, and in the backup as it is (see topicd fsck)", summary.harmed)
     _say_each("NOT IN THE BACKUP (no older one was removed)", summary.missing)
@@ -88,9 +95,13 @@ def restore(home: Home, args: argparse.Namespace) -> int:
     """Unpack a backup into an empty home."""
     from topicd import restore as tool  # noqa: PLC0415 - as above
 
-    done = tool.restore(home.spool, home.store, args.archive)
-    places = ", ".join(f"{count} {place}" for place, count in done.jobs.items()) or "no jobs"
-    told = f"from a backup of {visible(done.made)}: {places}, {done.topics} in input/"
+    try:
+        done = tool.restore(home.spool, home.store, args.archive)
+    except NoArchive as error:
+        _say(f"topicd: {error.message}")
+        return USAGE
+    places = ", ".join(f"{count} {place}" for place, count in done.jobs.items()) or "0 jobs"
+    told = f"from a backup of {visible(done.made)}: {places}, {_many(done.topics, 'topic')} in input/"
     print(f"restored to {home.spool.home.absolute()} {told}")
     _say_each("harmed when the backup was made", sorted({*done.harmed} - {*done.unforeseen}))
     _say_each("HARMED, though the backup did not say so", done.unforeseen)
@@ -152,9 +163,14 @@ def _fsck_text(result: "Result") -> Iterator[str]:
         yield f"        do: {todo}"
     yield from (f"        and {count} more {slug}" for slug, count in result.more.items())
     yield from (f"REPAIRED {line}" for line in result.repaired)
+    yield from (f"NOT REPAIRED {line}" for line in result.not_repaired)
     counts = Counter(each.kind.level for each in result.findings)
     said = ", ".join(f"{counts[level]} {words}" for level, words in WORDS.items() if counts[level]) or "all is well"
-    yield f"{result.jobs} jobs" + (" beside a running daemon" if result.is_running else "") + f": {said}"
+    yield _many(result.jobs, "job") + (" beside a running daemon" if result.is_running else "") + f": {said}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _say(line: str) -> None:

@@ -31,6 +31,7 @@ FILES_MAX: Final = 800
 DEPTH_MAX: Final = 8
 # Jobs move along this order; one that moves the other way is met in another round.
 ORDER: Final = (Aside.HELD, Aside.FAILED, *Stage, DONE)
+OWN: Final = (files.TOPIC, files.JOB, files.MANIFEST)
 FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -51,7 +52,8 @@ class Pinned:
         words: `job.json` and `manifest.json`, those that are there.
         files: all other files by relative path.
         unreadable: relative paths that could not be opened.
-        harmed: products that are not what the manifest says, though it was looked at again.
+        harmed: products that are not what the manifest says, and the daemon's own files that a finished job lacks,
+            though it was looked at again.
     """
 
     place: str
@@ -80,6 +82,17 @@ def where(spool: Spool, name: str) -> str | None:
             return str(places[-1])
         time.sleep(TRY_AGAIN_S)
     return None
+
+
+def twins(spool: Spool, name: str) -> list[str]:
+    """Return the places of a job that is in more than one, and stays so; empty for any other."""
+    found = list[str]()
+    for _ in range(TRIES_MAX):
+        found = [str(place) for place in ORDER if (spool.place(place) / name).is_dir()]
+        if len(found) < 2:  # noqa: PLR2004 - twins
+            return []
+        time.sleep(TRY_AGAIN_S)
+    return found
 
 
 @contextlib.contextmanager
@@ -152,7 +165,8 @@ def _pin(path: Path, place: str, stack: contextlib.ExitStack) -> Pinned | None:
             held[relative] = one
         if len(held) > FILES_MAX:
             raise TooManyFiles(errno.EMFILE, f"more than {FILES_MAX} files in a job's directory", str(path))
-    return Pinned(place, words, held, tuple(unreadable), tuple(_harmed(words, held)))
+    lacking = [name for name in OWN if name not in {*words, *held, *unreadable}] if place == DONE else []
+    return Pinned(place, words, held, tuple(unreadable), tuple(dict.fromkeys([*lacking, *_harmed(words, held)])))
 
 
 def _word(name: str, folder: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What `status` and `show` tell, as values; the command line makes text of them.
+"""What `status` and `show` tell, as values and as lines for a person.
 
 Owns the shape of `--json`, which is documented in docs/ARCHITECTURE.md and does not change within a major
 version. Promises to read only the tree (and, of a running daemon, its `/readyz`), so that it works with the
@@ -12,7 +12,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from topicd.workspace import Workspace, read_limited, stage_of
 
 LISTED_MAX: Final = 20
 ASK_TIMEOUT_S: Final = 2.0
+GB_BYTES: Final = 1_000_000_000
 _WATCHER: Final = {
     "mode": str,
     "up": bool,
@@ -208,3 +209,76 @@ def _watcher(said: object) -> Json | None:
     if isinstance(said, dict) and all(isinstance(said.get(key), kind) for key, kind in _WATCHER.items()):
         return {key: said[key] for key in _WATCHER}
     return None
+
+
+def status_text(told: Json) -> Iterator[str]:
+    """Yield the lines of `status`."""
+    daemon = told["daemon"]
+    yield f"home    {told['home']}"
+    yield (
+        f"daemon  running, process {daemon['pid']}, http://{daemon.get('host')}:{daemon.get('port')}/"
+        if daemon
+        else "daemon  not running"
+    )
+    known = (told["watcher"] or {}).get("trouble")
+    yield from (f"        ! {why}" for why in (told["ready"] or {}).get("why", []) if why != known)
+    if told["watcher"]:
+        yield from _watcher_text(told["watcher"])
+    yield "jobs    " + ", ".join(
+        f"{count} {'done' if place == DONE else place}" for place, count in told["jobs"].items()
+    )
+    yield f"input   {told['input']['waiting']} waiting" + (
+        f"; {told['input']['error']}" if told["input"]["error"] else ""
+    )
+    yield from (f"        {each['name']}: {each['kind']}, left alone" for each in told["input"]["ignored"])
+    if told["free_bytes"] is not None:
+        yield f"disk    {_size(told['free_bytes'])} free"
+    for job in told["open"]:
+        count = f"  {job['n']} of {job['of']}" if job.get("of") else ""
+        yield f"{job['stage']:<8}{job['job']}  {job['state']}{count}"
+        if job["error"]:
+            yield f"        {job['error']}" + (f"  (next try {job['next_try']})" if job["next_try"] else "")
+    for failure in told["failed"]:
+        yield f"failed  {failure['job']}  {failure.get('stage', '')} {failure.get('unit', '')}"
+        yield f"        {failure['message']}"
+        yield f"        hint: {failure['hint']}"
+
+
+def _watcher_text(watcher: Json) -> Iterator[str]:
+    yield (
+        f"watcher {'by ' + watcher['mode'] if watcher['up'] else 'DOWN'}; since the start: {watcher['restarts']} "
+        f"restarts, {watcher['overflows']} overflows, {watcher['wake_failures']} failed wakes"
+    )
+    if watcher["trouble"]:
+        yield f"        ! {watcher['trouble']}"
+        yield from ([f"        hint: {watcher['hint']}"] if watcher["hint"] else [])
+
+
+def show_text(told: Json) -> Iterator[str]:
+    """Yield the lines of `show`."""
+    yield f"job       {told['job']}"
+    yield f"place     {told['place']}/  ({told.get('state', 'damaged')})"
+    yield f"path      {told['path']}"
+    if "damaged" in told:
+        yield f"damaged   {told['damaged']}"
+    for key in ("source", "accepted", "not_before"):
+        if told.get(key):
+            yield f"{key.replace('_', ' '):<10}{told[key]}"
+    for key in ("attempts", "crashes", "seconds"):
+        if told.get(key):
+            yield f"{key:<10}" + ", ".join(f"{stage} {count}" for stage, count in told[key].items())
+    if told.get("progress"):
+        yield f"units     {told['progress']['n']} of {told['progress']['of']}"
+    for key in ("reason", "last_error"):
+        trouble = told.get(key)
+        if trouble:
+            yield f"error     {trouble['stage']} {trouble['unit']}: {trouble['message']}"
+            yield f"hint      {trouble['hint']}"
+            yield from ([f"next try  {trouble['next_try']}"] if trouble["next_try"] else [])
+            break
+    for product in told.get("products", []):
+        yield f"          {product['path']:<20}{product['bytes']:>12,} bytes  {product['seconds']:>8.1f} s"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= GB_BYTES else f"{size_bytes / 1e6:.1f} MB"

@@ -1,8 +1,9 @@
 """`topicd restore`: an archive becomes a home again.
 
 Owns the way from an archive to an empty home. Promises that nothing is overwritten, that no daemon starts in between
-(the home's lock is held), that the archive is read twice, first for its checksum; that what it holds is unpacked aside,
-checked and on the disk before anything is put in place; and that no path in it, and no link, leads anywhere else.
+(the home's lock is held), that the archive is read thrice, first for its checksum, then for the room it needs; that
+what it holds is unpacked aside, checked and on the disk before anything is put in place; and that no path in it, and no
+link, leads anywhere else.
 Attempts in hand are not in a backup: a job that was in work goes on from its last unit. Never changes settings.
 """
 
@@ -15,7 +16,7 @@ import shutil
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -61,7 +62,7 @@ def restore(spool: Spool, store: Store, path: Path) -> Restored:
     """Unpack an archive into an empty home.
 
     Raises:
-        BadArchive: it is not whole, or not one of ours; the home is as it was.
+        BadArchive: it is not there, not whole, or not one of ours; the home is as it was.
         Unusable: the home is not empty, or is another user's.
         Taken: a daemon holds the home.
         StorageTrouble: the disk is full; what was unpacked is removed again.
@@ -73,6 +74,7 @@ def restore(spool: Spool, store: Store, path: Path) -> Restored:
         _check_empty(spool, store.durable)
         aside = _Aside(spool, store.durable)
         try:
+            _check_room(path, aside)
             about = _unpack(path, aside)
             restored = _verified(about, aside, store)
             aside.sync()
@@ -99,9 +101,25 @@ class _Aside:
         for root in self._roots.values():
             root.mkdir(exist_ok=True)  # two of them may be one directory
 
+    def check_room(self, needed: Mapping[str, int]) -> None:
+        """See that top → bytes fit on the file systems.
+
+        Raises:
+            StorageTrouble: they do not.
+        """
+        disks, folders = Counter[int](), dict[int, Path]()
+        for top, size in needed.items():
+            device = self._roots[top].stat().st_dev
+            disks[device] += size
+            folders[device] = self._targets[top]
+        for device, size in disks.items():
+            if size > (free := free_bytes(folders[device])):
+                what = f"the archive needs {size:,} bytes in {folders[device]}, and {free:,} are free"
+                raise StorageTrouble("disk_full", what, hint="free some space, or name a home on a larger disk")
+
     def put(self, parts: tuple[str, ...], size: int, mtime: float, source: IO[bytes]) -> None:
         """Write one member's file."""
-        top, inner = (parts[0], parts[1:]) if len(parts) > 1 else ("", parts)
+        top, inner = _split(parts)
         path = self._roots[top].joinpath(*inner)
         path.parent.mkdir(parents=True, exist_ok=True)
         if size > free_bytes(path.parent):
@@ -164,6 +182,10 @@ class _Aside:
         return _entries(self._roots[top])
 
 
+def _split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    return (parts[0], parts[1:]) if len(parts) > 1 else ("", parts)
+
+
 def _mode(parts: tuple[str, ...]) -> int:
     return 0o600 if parts == (archive.SETTINGS,) else 0o644
 
@@ -172,10 +194,36 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        FileExistsError,
+        NotADirectoryError,
+        ValueError,
+    ) as error:
+        what = f"{path} is damaged and cannot be unpacked: {error}"
+        raise BadArchive("archive_damaged", what, hint="use another backup") from error
+
+
+def _check_room(path: Path, aside: _Aside) -> None:
+    needed = Counter[str]()
+    with _damage(path), tarfile.open(path, "r|gz") as tar:
+        while (member := tar.next()) is not None:
+            needed[_split(_checked(member, path))[0]] += member.size
+            tar.members = []  # type: ignore[attr-defined]  # as below
+    aside.check_room(needed)
+
+
 def _unpack(path: Path, aside: _Aside) -> dict[str, Any]:
     """Unpack everything aside. Returns what the archive says of itself."""
     about = b""
-    try:
+    with _damage(path):
         with tarfile.open(path, "r|gz") as tar:
             while (member := tar.next()) is not None:
                 parts = _checked(member, path)
@@ -189,16 +237,6 @@ def _unpack(path: Path, aside: _Aside) -> dict[str, Any]:
         told = json.loads(about)
         if not isinstance(told, dict) or told.get("format") != archive.FORMAT:
             raise BadArchive("archive_strange", f"{path} is of another kind or of a later topicd")
-    except (
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        gzip.BadGzipFile,
-        FileExistsError,
-        NotADirectoryError,
-        ValueError,
-    ) as error:
-        raise BadArchive("archive_damaged", f"{path} cannot be unpacked: {error}", hint="use another backup") from error
     return told
 
 
@@ -229,7 +267,7 @@ def _verified(about: dict[str, Any], aside: _Aside, store: Store) -> Restored:
         made=str(about.get("begun", "")),
         jobs=dict(jobs),
         topics=topics,
-        harmed=sorted(harmed),
+        harmed=sorted({*harmed, *map(str, about.get("harmed", {}))}),
         unforeseen=sorted({*harmed} - {*about.get("harmed", {})}),
         missing=[str(line) for line in about.get("missing", [])],
         settings=aside.settings(),

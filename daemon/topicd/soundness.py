@@ -57,7 +57,8 @@ class Soundness:
     def job(self, place: str, name: str) -> Iterator[Finding]:
         """Yield what is wrong with the directory of that name in a place."""
         path = self._spool.place(place) / name
-        if not ID.fullmatch(name):
+        is_topicless = place != DONE and not self._spool.is_claimed(path)
+        if not is_topicless and not ID.fullmatch(name):
             yield self.found("id_malformed" if place != DONE else "foreign_output", path)
             if place == DONE:
                 return
@@ -65,7 +66,7 @@ class Soundness:
         folders = list(_scanned(path))
         if place != DONE:
             yield from self._rights(path, folders)
-        if place != DONE and not self._spool.is_claimed(path):
+        if is_topicless:
             yield self.found(*self._topicless(place, path))
             return
         yield from self._words(place, path)
@@ -233,4 +234,7 @@ def _lacking(path: Path, manifest: Manifest) -> Iterator[str]:
         data = read_limited(path / files.SCENES, files.JSON_BYTES_MAX)
         count = len(files.decode(Scenes, data, files.SCENES).scenes)
         wanted += [name for n in range(1, count + 1) for name in (f"audio/{n:03}.wav", f"images/{n:03}.png")]
-    yield from (name for name in wanted if manifest.get(name) is None)
+    has_manifest = (path / files.MANIFEST).is_file()
+    for name in wanted:
+        if manifest.get(name) is None and (has_manifest or not (path / name).is_file()):
+            yield name

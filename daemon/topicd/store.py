@@ -23,8 +23,8 @@ from topicd.durable import INCOMING, Durable, Steps
 from topicd.errors import TopicdError
 from topicd.job import Job, Trouble
 from topicd.moves import Begun, Moves
-from topicd.spool import Found, Marker, Spool, retryable
-from topicd.states import Aside, Stage
+from topicd.spool import DONE, Found, Marker, Spool, retryable
+from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.workspace import Workspace
 
 R = TypeVar("R")
@@ -74,7 +74,8 @@ class Store:
         being claimed is among the newest.
 
         Returns:
-            One line for each thing that was put right. Crashes are counted by `begin`, as the jobs come up.
+            One line for each thing that was put right, or left for a person. Crashes are counted by `begin`, as the
+            jobs come up.
         """
         spool = self.spool
         surveys = layout.sweep(spool)
@@ -82,9 +83,7 @@ class Store:
         newest = surveys[Stage.SCRIPTS].newest
         last = max((name for survey in surveys.values() for name in survey.newest[:1]), default="")
         done = self.moves.claims.recover(newest, last, is_input_apart=self.is_input_apart)
-        for path in spool.output.glob(f".*{INCOMING}"):
-            self.durable.remove_tree(path)
-            done.append(f"{path.name}: a publish that was cut short (S5)")
+        done += [self._recover_incoming(path) for path in spool.output.glob(f".*{INCOMING}")]
         for stage, survey in surveys.items():
             self._backlogs[stage].begin(survey)
             for marker in survey.markers:
@@ -194,6 +193,14 @@ class Store:
     def _is_published(self, name: str) -> bool:
         """Tell whether a job is in output/ already (S6), which only a publish across file systems can leave behind."""
         return self.is_output_apart and (self.spool.output / name / files.MANIFEST).is_file()
+
+    def _recover_incoming(self, path: Path) -> str:
+        """Remove what a publish across file systems left half copied, unless it may be the only copy."""
+        name = path.name[1 : -len(INCOMING)]
+        if not any((self.spool.place(place) / name).is_dir() for place in (*SPOOL_PLACES, DONE)):
+            return f"left as it is: {path.name}, whose job is nowhere else: it may be the only copy"
+        self.durable.remove_tree(path)
+        return f"{path.name}: a publish that was cut short (S5)"
 
     def _recover_marked(self, stage: Stage, marker: Marker) -> Iterator[str]:
         """Deal with a job that was in hand when its daemon died, or with what is left of the sign that it was."""

@@ -10,6 +10,8 @@ import shutil
 import socket
 import stat
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -384,3 +386,44 @@ def test_an_unreadable_file_fails_until_it_can_be_read(home: Home) -> None:
     assert topic.read_text() == "# Secret\n"
     once(home)
     assert len(home.ids("output")) == 2
+
+
+def ask(home: Home, path: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{load(home.spool / '.lock')['port']}/{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, answer.read().decode()
+
+
+def is_ready(home: Home, *, ready: bool) -> bool:
+    """Tell whether `/readyz` and the gauge both say so."""
+    gauge = f"\ntopicd_ready {float(ready)}\n"
+    return ask(home, "readyz")[0] == (200 if ready else 503) and gauge in ask(home, "metrics")[1]
+
+
+def test_without_input_nothing_is_ready_and_the_gauge_agrees(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", {**FAKES, **QUICK})
+    home.path.mkdir()
+    with running(home):
+        until(lambda: is_ready(home, ready=True), "ready")
+        home.input.rmdir()
+        until(lambda: is_ready(home, ready=False), "not ready")
+        [why] = json.loads(ask(home, "readyz")[1])["why"]
+        assert str(home.input) in why
+        assert home.topicd("status").stdout.count(why) == 1
+        home.input.mkdir()
+        until(lambda: is_ready(home, ready=True), "ready again")
+
+
+def test_a_spool_moved_away_under_the_daemon_is_told(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", {**FAKES, **QUICK})
+    home.path.mkdir()
+    with running(home):
+        home.spool.rename(tmp_path / "aside")
+        done = home.topicd("status")
+        (tmp_path / "aside").rename(home.spool)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "there is no spool in" in done.stderr

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from rig.daemon import Home
 from rig.pipeline import House, other_file_system
 from topicd import archive, oncall
 from topicd import backup as backups
@@ -27,7 +28,7 @@ from topicd.errors import StorageTrouble, Unusable
 from topicd.lock import Taken
 from topicd.packer import Packer
 from topicd.pinned import FILES_MAX, ORDER, pinned
-from topicd.restore import restore
+from topicd.restore import _Aside, restore
 from topicd.settings import Settings
 from topicd.spool import DONE, Spool
 from topicd.states import Aside, Stage
@@ -411,8 +412,10 @@ def test_rotation_removes_only_what_is_a_backup(den: Den, tmp_path: Path) -> Non
     folder.mkdir()
     others = ["topicd-20260101-000000.tar.gz.old", "my-topicd-20260101-000000.tar.gz", "topicd-1.tar.gz", "notes"]
     old = [f"topicd-2026010{day}-000000.tar.gz" for day in range(1, 5)]
-    for name in (*others, *old, *(f"{name}.sha256" for name in old)):
+    for name in (*others, *old):
         (folder / name).touch()
+    for name in old:
+        (folder / f"{name}.sha256").write_text(archive.sum_text("0" * 64, name, den.path))
     path = den.backup(folder, keep=2).path
     wanted = {*others, old[-1], f"{old[-1]}.sha256", path.name, f"{path.name}.sha256"}
     assert {each.name for each in folder.iterdir()} == wanted
@@ -566,7 +569,7 @@ def test_an_archive_that_lacks_something_is_refused(empty: Den, den: Den, tmp_pa
     refused(empty, archived(tmp_path / "a.tar.gz", {"input/a.md": b"x"}, jobs=1, inputs=1), "not whole")
     path = den.backup(tmp_path / "b").path
     path.write_bytes(path.read_bytes()[:-2000])
-    refused(empty, path, "is not what")
+    refused(empty, path, "is damaged: its bytes")
     refused(empty, signed(path), "cannot be unpacked|not whole")
     with gzip.open(tmp_path / "c.tar.gz", "wb") as file:
         file.write(b"no tar")
@@ -648,3 +651,62 @@ def test_the_scripts_hold_to_the_shell(name: str) -> None:
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
     subprocess.run([shellcheck, script], check=True)
+
+
+# What a person would believe to be in it
+
+
+@pytest.mark.parametrize("gone", ["input", "output", "spool/failed"])
+def test_a_place_that_is_not_there_is_missing_and_nothing_is_rotated(den: Den, tmp_path: Path, gone: str) -> None:
+    first = den.backup(tmp_path / "b").path
+    (den.path / gone).rename(tmp_path / "elsewhere")
+    summary = den.backup(tmp_path / "b", keep=1)
+    assert [line for line in summary.missing if "there is no directory" in line]
+    assert len(summary.missing) == 1
+    assert first.exists()
+    assert summary.rotated == []
+
+
+def test_rotation_tells_what_it_removed_and_leaves_other_homes_alone(den: Den, tmp_path: Path) -> None:
+    other = Den(tmp_path / "other").backup(tmp_path / "b").path
+    first = den.backup(tmp_path / "b").path
+    summary = den.backup(tmp_path / "b", keep=1)
+    assert (summary.rotated, summary.others) == ([first.name], [other.name])
+    assert {path.name for path in (tmp_path / "b").glob("*.gz")} == {other.name, summary.path.name}
+    (tmp_path / "alias").symlink_to(den.path)
+    again = Den(tmp_path / "alias", is_new=False).backup(tmp_path / "b", keep=1)
+    assert again.rotated == [summary.path.name], "a link to a home is that home"
+
+
+def test_one_of_two_directories_of_a_job_is_not_left_out_in_silence(den: Den, tmp_path: Path) -> None:
+    (done,) = den.spool.ids(DONE)
+    (den.spool.place(Aside.FAILED) / done).mkdir()
+    summary = den.backup(tmp_path / "b", keep=1)
+    assert summary.missing == [f"failed/{done}: the job is in output/, too; that one was taken"]
+    assert [name for name in members(summary.path) if name.startswith(f"output/{done}/")]
+
+
+def test_a_finished_job_that_lacks_something_is_told(den: Den, tmp_path: Path) -> None:
+    (done,) = den.spool.ids(DONE)
+    (den.spool.output / done / "manifest.json").unlink()
+    summary = den.backup(tmp_path / "b")
+    assert summary.harmed == {done: ["manifest.json"]}
+    new = Den(tmp_path / "new")
+    result = restore(new.spool, new.store, summary.path)
+    assert (result.harmed, result.unforeseen) == ([done], [])
+
+
+def test_no_archive_is_told_in_words(empty: Den, tmp_path: Path) -> None:
+    refused(empty, tmp_path / "none.tar.gz", "there is no such archive")
+    (tmp_path / "folder").mkdir()
+    refused(empty, tmp_path / "folder", "there is no such archive")
+    home = Home(empty.path, {})
+    done = home.topicd("restore", str(tmp_path / "none.tar.gz"))
+    assert (done.returncode, done.stderr) == (2, f"topicd: there is no such archive: {tmp_path / 'none.tar.gz'}\n")
+
+
+def test_a_home_that_is_too_small_is_told_before_anything_is_unpacked(empty: Den, tmp_path: Path) -> None:
+    path = archived(tmp_path / "a.tar.gz", {"output/a/topic.md": b"x"}, jobs=1)
+    with pytest.raises(StorageTrouble, match=r"needs 1,125,899,906,842,624 bytes in .*, and [0-9,]+ are free"):
+        _Aside(empty.spool, empty.store.durable).check_room({DONE: 1 << 50})
+    restore(empty.spool, empty.store, path)

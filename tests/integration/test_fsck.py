@@ -446,7 +446,7 @@ def test_the_words_for_a_person_and_for_a_program(place: Place) -> None:
     assert f"FAULT   product_harmed       output/{place.done.name}/audio.wav" in done.stdout
     assert "do: restore the job from a backup" in done.stdout
     told = json.loads(place.home.topicd("fsck", "--json").stdout)
-    assert {*told} == {"ok", "home", "running", "quick", "jobs", "findings", "more", "repaired"}
+    assert {*told} == {"ok", "home", "running", "quick", "jobs", "findings", "more", "repaired", "not_repaired"}
     [finding] = told["findings"]
     assert {*finding} == {"slug", "level", "where", "what", "means", "todo"}
     assert (told["ok"], told["running"], told["jobs"]) == (False, False, 2)
@@ -510,13 +510,36 @@ def test_a_claim_that_is_made_just_now_is_not_reported(place: Place) -> None:
     assert (job / "topic.md").exists()
 
 
-def test_the_only_copy_of_a_job_bars_recovery(place: Place) -> None:
+def test_the_only_copy_of_a_job_is_left_and_bars_nothing(place: Place) -> None:
     claim_undone(place)
     orphan(place)
-    before = tree(place.home.path)
+    only = tree(place.spool.output)
     result = place.repaired()
-    assert {each.slug for each in result.findings} == {"claim_undone", "publish_orphan"}
-    assert tree(place.home.path) == before
+    assert [line.split()[0] for line in result.repaired] == ["claim_undone"]
+    assert [each.slug for each in result.findings] == ["publish_orphan"]
+    assert result.not_repaired == ["1 publish_orphan: only a person can; see what to do there"]
+    [line] = Store(place.spool, Durable()).recover()
+    assert line.startswith(f"left as it is: .{place.done.name}.incoming")
+    assert tree(place.spool.output) == only
+    assert "NOT REPAIRED 1 publish_orphan: only" in place.home.topicd("fsck", "--repair").stdout
+
+
+def test_what_bars_a_repair_is_named(place: Place) -> None:
+    publish_undone(place)
+    restore_cut(place)
+    result = place.repaired()
+    assert "1 publish_undone: no start gets past restore_cut; mend that first" in result.not_repaired
+
+
+def test_the_probe_of_the_gate_is_no_stranger(place: Place) -> None:
+    for folder in (place.spool.root, place.spool.place(Stage.AUDIO), place.spool.output):
+        probe = folder / f"..topicd-probe-{RUN}.0a0b0c0d.tmp"
+        probe.touch()
+        assert place.found() == {}, "it may be in use"
+        os.utime(probe, (0, 0))
+        assert [*place.found()] == ["probe_left"]
+        result = place.repaired()
+        assert (result.findings, len(result.repaired)) == ([], 1)
 
 
 def test_a_working_daemon_is_clean_and_repair_disturbs_nothing(home: Home) -> None:
@@ -542,6 +565,9 @@ def test_beside_a_daemon_only_finished_jobs_are_cleaned(place: Place) -> None:
         after = fsck.repair(place.spool, result, is_quick=True, pause_s=0.0)
     assert [each.slug for each in after.findings] == ["publish_undone"]
     assert len(after.repaired) == 1
+    assert after.not_repaired == [
+        "1 publish_undone: a daemon is running; stop it and repair again, or leave it to its next start"
+    ]
 
 
 def fill(spool: Spool, count: int) -> None:
@@ -568,3 +594,32 @@ def test_memory_does_not_grow_with_the_jobs(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert result.jobs == 1500
     assert peak < files.JSON_BYTES_MAX + 150_000, "one hundred bytes a job would show"
+
+
+def test_a_finished_job_without_its_manifest_lacks_only_that(place: Place) -> None:
+    (place.done / "manifest.json").unlink()
+    [finding] = fsck.check(place.spool, place.store, is_quick=False, pause_s=0.0).findings
+    assert (finding.slug, finding.what) == ("not_whole", "it lacks manifest.json")
+    (place.done / "index.html").unlink()
+    [finding] = fsck.check(place.spool, place.store, is_quick=False, pause_s=0.0).findings
+    assert finding.what == "it lacks manifest.json, index.html"
+
+
+def test_an_empty_directory_is_told_once(place: Place) -> None:
+    (place.spool.place(Stage.SCRIPTS) / "My Job").mkdir()
+    (place.spool.place(Stage.AUDIO) / "My Job 2").mkdir()
+    result = fsck.check(place.spool, place.store, is_quick=False, pause_s=0.0)
+    assert [each.slug for each in result.findings] == ["topic_missing", "claim_undone"]
+
+
+@pytest.mark.parametrize("stage", [DONE, Stage.IMAGES])
+def test_the_advice_for_a_damaged_manifest_works(place: Place, stage: str) -> None:
+    job = place.done if stage == DONE else place.stage(stage)
+    (job / "manifest.json").write_text("[]\n")
+    assert "manifest_damaged" in place.found()
+    shutil.copy(job / "topic.md", place.spool.input / "again.md")
+    job.rename(place.home.path.parent / "aside")
+    done = place.home.topicd("run", "--once")
+    assert done.returncode == 0, done.stderr
+    assert place.found() == {}
+    assert len(place.home.ids("output")) == 1

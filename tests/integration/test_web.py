@@ -15,8 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from topicd.errors import Unusable
-from topicd.telemetry.events import Events
-from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
+from topicd.telemetry.metrics import Metrics, TreeState
 from topicd.web import Health
 from topicd.web.server import BACKLOG_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, LINE_BYTES_MAX, WebServer
 
@@ -50,7 +49,14 @@ class Daemon:
         self.health: Health | Exception = Health(ok=True)
         self.ready = Health(ok=False, why=("starting", "no disk"))
         self.metrics = Metrics(
-            ["scripts"], causes=[], modes=["poll"], reasons=[], version="1", tree=self.tree, watcher=lambda: "poll"
+            ["scripts"],
+            causes=[],
+            modes=["poll"],
+            reasons=[],
+            version="1",
+            tree=self.tree,
+            watcher=lambda: "poll",
+            ready=lambda: self.ready.ok,
         )
         self.server = WebServer(
             host=HOST,
@@ -97,7 +103,7 @@ async def daemon() -> AsyncIterator[Daemon]:
 
 
 async def test_metrics_are_in_the_text_format(daemon: Daemon) -> None:
-    Events([MetricSink(daemon.metrics)]).emit("daemon.ready", seconds=1.0, jobs=0)
+    daemon.ready = Health(ok=True)
     response = await daemon.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

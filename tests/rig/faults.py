@@ -953,9 +953,9 @@ WORKS = (
 FSCKS = (
     Fault(
         "a repair that removes the only copy of a job",
-        'frozenset(["publish_orphan", "spool_split",',
-        'frozenset(["spool_split",',
-        f"{FSCK}test_the_only_copy_of_a_job_bars_recovery",
+        "        if not any((self.spool.place(place) / name).is_dir() for place in (*SPOOL_PLACES, DONE)):\n",
+        "        if False:\n",
+        f"{FSCK}test_the_only_copy_of_a_job_is_left_and_bars_nothing",
     ),
     Fault(
         "a recovery beside a daemon",

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rig.daemon import FAKES, LIMIT_S, QUICK, TOPICD, Home, until
+from rig.disks import full, read_only, tmpfs
 from topicd import __version__, cli, home, settings
 from topicd import job as files
 from topicd.durable import Durable
@@ -212,6 +213,60 @@ def test_1_check_finds_something_wrong(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert code == cli.FAILED
     assert "BAD  disk" in out
     assert "hint: free some space" in out
+
+
+def test_check_says_of_a_read_only_home_that_it_is_one(desk: Desk) -> None:
+    with read_only(desk.path):
+        code, out, _ = desk.run("check")
+    assert code == cli.FAILED
+    assert "BAD  home      Read-only file system" in out
+    assert "hint: mount the file system writable" in out
+
+
+def test_check_says_of_a_full_home_that_it_is_one(desk: Desk) -> None:
+    with tmpfs(desk.path):
+        desk.store.open()
+        with full(desk.path):
+            code, out, _ = desk.run("check")
+        assert code == cli.FAILED
+        assert "BAD  home      No space left on device" in out
+        assert not list(desk.path.rglob(".topicd-probe*"))
+        assert "ok   home" in desk.run("check")[1]
+
+
+def test_add_on_a_read_only_disk_says_so_and_what_to_do(desk: Desk) -> None:
+    with read_only(desk.path):
+        code, out, err = desk.run("add", "why the sky is blue")
+    assert (code, out) == (cli.FAILED, "")
+    assert err.startswith("topicd: Read-only file system: ")
+    assert "hint: mount the file system writable" in err
+
+
+def test_add_on_a_full_disk_says_so_and_leaves_nothing(desk: Desk) -> None:
+    with tmpfs(desk.path):
+        desk.store.open()
+        with full(desk.path):
+            code, out, err = desk.run("add", "why the sky is blue")
+        assert (code, out) == (cli.FAILED, "")
+        assert "No space left on device" in err
+        assert "hint: free some space" in err
+        assert not list(desk.spool.input.iterdir())
+
+
+@pytest.mark.parametrize("given", ["", " \n"])
+def test_add_of_nothing_names_no_topic(desk: Desk, given: str) -> None:
+    code, out, err = desk.run("add", given)
+    assert (code, out) == (cli.USAGE, "")
+    assert err.startswith("topicd: that names no topic\n  hint: ")
+
+
+def test_status_of_a_home_without_a_spool_says_so(desk: Desk) -> None:
+    desk.spool.root.rename(desk.path / "aside")
+    for args in (("status",), ("status", "--json")):
+        code, out, err = desk.run(*args)
+        assert (code, out) == (cli.CONFIG, "")
+        assert f"there is no spool in {desk.path}" in err
+        assert "hint: TOPICD_HOME" in err
 
 
 def test_130_ctrl_c_while_waiting_and_the_topic_stays(process: Home) -> None:
@@ -606,8 +661,7 @@ def test_a_job_of_which_there_are_two_is_left_alone(desk: Desk, verb: str) -> No
     (desk.spool.place(Aside.HELD) / found.id / "in-the-way").mkdir(parents=True)
     code, out, err = desk.run(verb, found.id)
     assert (code, out) == (cli.NO_JOB, "")
-    assert "(failed)" in err
-    assert "(held)" in err
+    assert err == f"topicd: {found.id} is in failed/ and in held/\n  hint: see `topicd fsck`\n"
 
 
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")

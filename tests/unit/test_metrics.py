@@ -31,6 +31,7 @@ class Daemon:
     def __init__(self) -> None:
         self.tree = Tree()
         self.mode = "events"
+        self.is_ready = True
         self.metrics = Metrics(
             STAGES,
             causes=("script_empty", "crash_loop"),
@@ -39,6 +40,7 @@ class Daemon:
             version="1.2.3",
             tree=self.tree,
             watcher=lambda: self.mode,
+            ready=lambda: self.is_ready,
         )
         self.emit = Events([MetricSink(self.metrics)]).emit
 
@@ -105,7 +107,7 @@ class Daemon:
         ),
         ("watcher.restarted", {"reason": "reader_died"}, {"watcher_restarts_total reason=reader_died": 1}),
         ("watcher.restarted", {"reason": "/some/path"}, {"watcher_restarts_total reason=other": 1}),
-        ("daemon.ready", {"seconds": 0.1, "jobs": 3}, {"ready": 1}),
+        ("daemon.ready", {"seconds": 0.1, "jobs": 3}, {}),
         (
             "backend.unavailable",
             {"stage": "audio", "backend": "b", "error": AWAY, "next_try": None},
@@ -128,11 +130,13 @@ def test_done_is_counted_and_dated() -> None:
     assert changed["topicd_last_success_timestamp_seconds"] > start_s
 
 
-def test_ready_and_backend_come_back() -> None:
+def test_ready_is_asked_at_each_scrape_and_a_backend_comes_back() -> None:
     daemon = Daemon()
-    daemon.emit("daemon.ready", seconds=0.1, jobs=0)
+    assert daemon.samples()["topicd_ready"] == 1
+    daemon.is_ready = False
+    assert daemon.samples()["topicd_ready"] == 0
     daemon.emit("backend.unavailable", stage="audio", backend="b", error=AWAY, next_try=None)
-    assert daemon.changed_by("daemon.stopping", signal="SIGTERM") == {"topicd_ready": -1}
+    assert daemon.changed_by("daemon.stopping", signal="SIGTERM") == {}
     assert daemon.changed_by("backend.available", stage="audio", backend="b", seconds=3.0) == {
         "topicd_backend_up stage=audio": 1
     }
@@ -155,7 +159,7 @@ def test_every_label_set_is_there_from_the_start() -> None:
         assert start[f"topicd_backend_up stage={stage}"] == 1
     for reason in ("reader_died", "other"):
         assert start[f"topicd_watcher_restarts_total reason={reason}"] == 0
-    for name in ("jobs_accepted_total", "jobs_done_total", "ready", "pickup_seconds_count"):
+    for name in ("jobs_accepted_total", "jobs_done_total", "pickup_seconds_count"):
         assert start[f"topicd_{name}"] == 0
     assert start["topicd_storage_ok"] == 1
     assert [k for k in start if k.startswith("topicd_build_info") and "version=1.2.3" in k]

@@ -16,7 +16,7 @@ import pytest
 from topicd import __version__
 from topicd.durable import Durable
 from topicd.job import Trouble
-from topicd.report import LISTED_MAX, Report
+from topicd.report import LISTED_MAX, Report, status_text
 from topicd.spool import DONE, Found, Spool
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
@@ -406,3 +406,22 @@ def test_a_name_of_any_bytes_is_told_in_ascii(desk: Desk) -> None:
 def test_the_key_sets_are_of_the_places_that_exist() -> None:
     assert {*map(str, SPOOL_PLACES), DONE} == STATUS_JOBS
     assert str(Aside.HELD) in STATUS_JOBS
+
+
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [(1_500_000_000, "1.5 GB"), (1_000_000_000, "1.0 GB"), (999_000_000, "999.0 MB"), (40_000, "0.0 MB")],
+)
+def test_free_space_is_told_in_a_unit_that_shows_it(desk: Desk, free: int, words: str) -> None:
+    assert f"disk    {words} free" in list(status_text({**desk.report.status(), "free_bytes": free}))
+
+
+def test_what_the_watcher_lacks_is_told_once(desk: Desk) -> None:
+    told = {
+        **desk.report.status(),
+        "ready": {"ok": False, "why": ["No more.", "audio waits: off (turn it on)"]},
+        "watcher": {**WATCHER, "up": False},
+    }
+    lines = list(status_text(told))
+    assert lines.count("        ! No more.") == 1
+    assert lines.count("        ! audio waits: off (turn it on)") == 1

@@ -105,7 +105,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "job.given_back": _spec("info", "{job}: {stage} stopped, attempt given back", "job stage"),
         "job.moved_away": _spec("info", "{job}: moved away from {stage} by someone", "job stage"),
         "job.damaged": _spec("error", "{job}: damaged in {stage}: {error}", "job stage error"),
-        "recovery.removed": _spec("info", "{what} removed, left over from a crash", "what"),
+        "recovery.removed": _spec("info", "left over from a crash: {what}", "what"),
         "backend.unavailable": _spec(
             "warning",
             "{stage} waits for {backend}: {error}; next try {next_try}",

@@ -2,8 +2,8 @@
 
 Owns one registry, apart from the library's global one. Promises that every label set exists from the start,
 that a label never holds a name, a path or an error's text, and that what the tree can tell is read from it
-at each scrape rather than counted here, the watcher's state likewise. Never fails a scrape because the tree
-cannot be read: `topicd_tree_readable` says so.
+at each scrape rather than counted here, the watcher's state and the daemon's readiness likewise. Never fails
+a scrape because the tree cannot be read: `topicd_tree_readable` says so.
 """
 
 import logging
@@ -63,6 +63,7 @@ class Metrics:
         version: of topicd.
         tree: reads the tree; called at each scrape, in the scraping thread.
         watcher: says the mode in which the watcher works now, empty when it does not; called likewise.
+        ready: says whether jobs are taken, as `/readyz` does; called likewise.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Metrics:
         version: str,
         tree: Callable[[], TreeState],
         watcher: Callable[[], str],
+        ready: Callable[[], bool] = lambda: False,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.stages: Final = tuple(stages)
@@ -85,7 +87,7 @@ class Metrics:
         self._add_work()
         self._add_parts()
         self._add_process(version)
-        self.registry.register(_PresentCollector(self.stages, modes, tree, watcher))
+        self.registry.register(_PresentCollector(self.stages, modes, tree, watcher, ready))
 
     def render(self) -> bytes:
         """Return everything in the format of `CONTENT_TYPE`. Reads the tree: not for the event loop."""
@@ -136,7 +138,6 @@ class Metrics:
         self.storage_ok.set(1)
 
     def _add_process(self, version: str) -> None:
-        self.ready = self._gauge("topicd_ready", "1 between the end of start-up and the stop.")
         build = self._gauge(
             "topicd_build_info", "What runs; always 1.", version=[version], python=[platform.python_version()]
         )
@@ -171,8 +172,6 @@ class MetricSink:
         m = self._metrics = metrics
         self._known = {"stage": m.stages, "cause": m.causes, "reason": m.reasons}
         self._effects: Mapping[str, Callable[[Event], None]] = {
-            "daemon.ready": lambda _: m.ready.set(1),
-            "daemon.stopping": lambda _: m.ready.set(0),
             "job.accepted": self._accepted,
             "job.done": self._done,
             "job.failed": lambda event: m.failed.labels(*self._labels(event, "stage", "cause")).inc(),
@@ -217,7 +216,7 @@ class MetricSink:
 
 
 class _PresentCollector(Collector):
-    """Asks the tree and the watcher when scraped."""
+    """Asks the tree, the watcher and the daemon when scraped."""
 
     def __init__(
         self,
@@ -225,15 +224,18 @@ class _PresentCollector(Collector):
         modes: Sequence[str],
         tree: Callable[[], TreeState],
         watcher: Callable[[], str],
+        ready: Callable[[], bool],
     ) -> None:
         self._stages = stages
         self._modes = modes
         self._tree = tree
         self._watcher = watcher
+        self._ready = ready
         self._is_readable = True
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Yield the gauges of one reading; those of the tree are missing when it cannot be read."""
+        yield GaugeMetricFamily("topicd_ready", "1 while jobs are taken, as /readyz says.", self._ready())
         mode = self._watcher()
         up = {each: each == mode for each in self._modes}
         yield _family("topicd_watcher_up", "1 for the way in which the watcher works now.", "mode", up)
