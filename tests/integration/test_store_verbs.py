@@ -272,10 +272,18 @@ def test_recovery_does_not_follow_a_link_in_output(house: House, store: Store, t
 
 
 def test_a_second_recovery_finds_nothing(house: House, store: Store) -> None:
+    found = at(house, Stage.IMAGES)
     (house.spool.place(Stage.SCRIPTS) / "20010909-014640-000000-sea").mkdir()
-    (house.spool.output / f".x{INCOMING}").mkdir()
+    (house.spool.output / f".{found.id}{INCOMING}").mkdir()
     assert len(store.recover()) == 2
     assert store.recover() == []
+
+
+def test_what_may_be_the_only_copy_of_a_job_is_left_at_every_start(house: House, store: Store) -> None:
+    copy = house.spool.output / f".20010909-014640-000000-sea{INCOMING}"
+    copy.mkdir()
+    assert ["the only copy" in line for line in store.recover()] == [True]
+    assert copy.is_dir()
 
 
 def test_a_copy_of_a_finished_job_put_back_to_be_made_again_is_left_alone(house: House, store: Store) -> None:

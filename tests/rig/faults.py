@@ -276,11 +276,11 @@ STORE = (
     ),
     Fault(
         "recovery deletes jobs without job.json",
-        '        for path in spool.output.glob(f".*{INCOMING}"):\n',
+        "        done += [self._recover_incoming(path)",
         "        for path in map(spool.place(Stage.SCRIPTS).joinpath, spool.ids(Stage.SCRIPTS)):\n"
         "            if not (path / files.JOB).exists():\n"
         "                self.durable.remove_tree(path)\n"
-        '        for path in spool.output.glob(f".*{INCOMING}"):\n',
+        "        done += [self._recover_incoming(path)",
         f"{VERBS}test_a_job_without_job_json_is_no_rubbish",
     ),
     Fault(
