@@ -297,8 +297,8 @@ STORE = (
     ),
     Fault(
         "a publish that was cut short left in output/",
-        '        for path in spool.output.glob(f".*{INCOMING}"):\n            self.durable.remove_tree(path)\n',
-        '        for path in spool.output.glob(f".*{INCOMING}"):\n',
+        '        self.durable.remove_tree(path)\n        return f"{path.name}: a publish',
+        '        return f"{path.name}: a publish',
         f"{VERBS}test_a_second_recovery_finds_nothing",
     ),
     Fault(
@@ -1016,8 +1016,8 @@ BACKUPS = (
     ),
     Fault(
         "the newest backups rotated away",
-        "    for name in names[:-keep]:\n",
-        "    for name in names[keep:]:\n",
+        "    for name in own[:-keep]:\n",
+        "    for name in own[keep:]:\n",
         f"{BACKUP}test_rotation_removes_only_what_is_a_backup",
     ),
     Fault(
