@@ -266,8 +266,10 @@ def test_recovery_does_not_follow_a_link_in_output(house: House, store: Store, t
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_bytes(b"mine")
-    (house.spool.output / f".x{INCOMING}").symlink_to(precious)
+    link = house.spool.output / f".{at(house, Stage.IMAGES).id}{INCOMING}"
+    link.symlink_to(precious)
     settle(store, house)
+    assert not link.is_symlink()
     assert (precious / "file").read_bytes() == b"mine"
 
 
