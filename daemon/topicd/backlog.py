@@ -111,8 +111,6 @@ class Backlog:
         return min((deferred.due_s for deferred in self._deferred.values()), default=None)
 
     def _needs_scan(self, *, look: bool) -> bool:
-        if not (self._window or self._is_whole):
-            return True
         if look and (self._is_whole or time.monotonic() - self._scanned_at >= SCAN_AGE_S):
             return True
         due_s = self._next_due_s

@@ -28,14 +28,14 @@ class Breaker:
         self._backend = backend
         self._events = events
         self._policy = policy
-        self._closed_until = 0.0
+        self._open_until = 0.0
         self._wait_s = policy.down_first_s
         self._since = 0.0
 
     @property
     def wait_s(self) -> float:
         """Seconds until the backend may be asked again."""
-        return max(0.0, self._closed_until - time.monotonic())
+        return max(0.0, self._open_until - time.monotonic())
 
     def away(self, error: Unavailable | Unusable) -> None:
         """Ask nothing for a while, longer each time, and say so."""
@@ -48,7 +48,7 @@ class Breaker:
             wait_s = min(max(wait_s, error.after_s), self._policy.down_max_s)
         self._since = self._since or time.monotonic()
         self._wait_s = min(self._wait_s * 2, self._policy.down_max_s)
-        self._closed_until = time.monotonic() + wait_s
+        self._open_until = time.monotonic() + wait_s
         self.trouble = error
         next_try = time.time() + wait_s
         self._events.emit(

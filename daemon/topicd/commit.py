@@ -1,10 +1,11 @@
 """Group commit: many jobs share the fsyncs, and each is acknowledged only when its own have been done.
 
-Owns the one thread in which the spool is changed while the daemon runs, and the threads that fsync for it. Work is
-taken as far as its next `yield`; what it asks for there is fsynced with all that others ask for meanwhile, in parallel,
-each file and each directory once, while the thread goes on with other work. So rounds grow with the load by
-themselves, and a lone move waits for nobody. Promises that work ends whole, whatever becomes of who asked for it, and
-that a failed fsync is told to everyone who asked for that path. Never decides what is fsynced, or when.
+Owns the one thread in which the daemon moves its jobs (only a copy across file systems is made elsewhere, for it takes
+its time), and the threads that fsync for it. Work is taken as far as its next `yield`; what it asks for there is
+fsynced with all that others ask for meanwhile, in parallel, each file and each directory once, while the thread goes on
+with other work. So rounds grow with the load by themselves, and a lone move waits for nobody. Promises that work ends
+whole, whatever becomes of who asked for it, and that a failed fsync is told to everyone who asked for that path. Never
+decides what is fsynced, or when.
 """
 
 import asyncio
@@ -82,7 +83,8 @@ class GroupCommit:
         """Take work through its steps, and return its result whatever happens to the caller.
 
         A caller that is cancelled meanwhile gets the result too, and its cancellation at its next `await`: what it does
-        between the two is not cut off from what is on the disk.
+        between the two is not cut off from what is on the disk. So not under `asyncio.timeout`: its cancellation would
+        outlive it.
         """
         future: asyncio.Future[R] = _Uncut(loop=asyncio.get_running_loop())
         with self._lock:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from fakes.backends import Fake
+from rig.events import Kept, until
 from topicd.backlog import Ready
 from topicd.durable import Disk, Durable, Steps
 from topicd.engine import Engine
@@ -32,26 +33,6 @@ LIMIT_S = 20.0
 QUICK = Policy(attempts_max=3, crashes_max=3, retry_first_s=0.1, retry_max_s=10, down_first_s=0.1, down_max_s=10)
 R = TypeVar("R")
 Way = Callable[[Job], Awaitable[None]]
-
-
-class Kept:
-    """A sink that keeps what it sees."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def see(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, name: str) -> list[Event]:
-        return [event for event in self.events if event.name == name]
-
-
-async def until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
-        await asyncio.sleep(0.005)
 
 
 class Work:

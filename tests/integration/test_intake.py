@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rig.events import Kept, until
 from topicd.durable import Durable, Steps
 from topicd.errors import Rejected
 from topicd.gate import StorageGate
@@ -26,32 +27,12 @@ from topicd.quiet import Quiet, has_writer
 from topicd.spool import Spool
 from topicd.states import Aside, Stage
 from topicd.store import Store
-from topicd.telemetry.events import Event, Events
+from topicd.telemetry.events import Events
 
 IS_ROOT = os.geteuid() == 0
 LONG_S = 3600.0
 LIMIT_S = 30.0
 GOOD = "# Good\n"
-
-
-class Kept:
-    """A sink that keeps what it sees."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def see(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, name: str) -> list[Event]:
-        return [event for event in self.events if event.name == name]
-
-
-async def until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 class Rig:

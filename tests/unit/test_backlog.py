@@ -1,15 +1,12 @@
 """The jobs waiting in a stage, read in windows: which come when, what is remembered, and that nobody is forgotten."""
 
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from topicd import backlog as module
-from topicd.backlog import Backlog, Ready
+from topicd.backlog import SCAN_AGE_S, Backlog, Ready
 from topicd.job import Job, encode
 from topicd.spool import WINDOW_JOBS, Spool, Survey
 from topicd.states import Stage
@@ -17,23 +14,25 @@ from topicd.states import Stage
 NOW_S = 1_800_000_000.0
 
 
+class Counting(Spool):
+    """A spool that counts how often a whole directory was read."""
+
+    surveys = 0
+
+    def survey(self, place: str, *, oldest: int = 0, newest: int = 0, skip: Container[str] = ()) -> Survey:
+        self.surveys += 1
+        return super().survey(place, oldest=oldest, newest=newest, skip=skip)
+
+
 class Waiting:
     """A stage full of jobs, and its backlog."""
 
     def __init__(self, home: Path) -> None:
-        self.spool = Spool(home=home, input_dir=home / "input", output_dir=home / "output")
+        self.spool = Counting(home=home, input_dir=home / "input", output_dir=home / "output")
         self.folder = self.spool.place(Stage.SCRIPTS)
         self.folder.mkdir(parents=True)
         self.now = NOW_S
         self.died = set[tuple[str, str]]()
-        self.scans = 0
-        survey = self.spool.survey
-
-        def counted(place: str, **more: Any) -> Survey:
-            self.scans += 1
-            return survey(place, **more)
-
-        self.spool.survey = counted  # type: ignore[method-assign]
         self.backlog = Backlog(self.spool, Stage.SCRIPTS, clock=lambda: self.now, died=self.died, published=set[str]())
 
     def add(self, number: int, *, not_before_s: float = 0.0, crashes: int = 0) -> str:
@@ -66,7 +65,7 @@ def test_what_is_busy_is_left_out(waiting: Waiting) -> None:
     assert waiting.take(busy={first}).ids == [second]
 
 
-def test_a_backlog_longer_than_a_window_is_scanned_once_a_window(waiting: Waiting) -> None:
+def test_more_jobs_than_a_window_holds_are_all_given_oldest_first(waiting: Waiting) -> None:
     names = [waiting.add(number) for number in range(2 * WINDOW_JOBS + 5)]
     taken = list[str]()
     while (ready := waiting.take(50)).ids:
@@ -74,23 +73,27 @@ def test_a_backlog_longer_than_a_window_is_scanned_once_a_window(waiting: Waitin
         for name in ready.ids:
             (waiting.folder / name).rename(waiting.folder.parent / name)
     assert taken == names
-    assert waiting.scans <= 4
+    assert waiting.spool.surveys <= 4
 
 
-def test_an_old_scan_is_made_anew_at_a_look_so_that_a_job_put_back_is_not_missed(
-    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_comes_is_given_at_the_next_look(waiting: Waiting) -> None:
+    assert waiting.take().ids == []
+    name = waiting.add(1)
+    assert waiting.take(look=False).ids == []
+    assert waiting.take().ids == [name]
+
+
+def test_an_old_scan_is_made_anew_at_a_look_so_that_a_job_put_back_is_not_missed(waiting: Waiting) -> None:
     for number in range(10, 10 + WINDOW_JOBS):
         waiting.add(number)
     waiting.take(1)
     old = waiting.add(1)
     assert old not in waiting.take(1).ids
-    later = time.monotonic() + module.SCAN_AGE_S
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    waiting.backlog._scanned_at -= SCAN_AGE_S
     assert waiting.take(1).ids == [old]
 
 
-def test_a_window_full_of_deferred_jobs_hides_nobody(waiting: Waiting) -> None:
+def test_a_window_of_deferred_jobs_is_not_in_the_way_of_those_behind_it(waiting: Waiting) -> None:
     for number in range(3 * WINDOW_JOBS):
         waiting.add(number, not_before_s=NOW_S + 60)
     ready = waiting.add(9_999_99)
@@ -98,7 +101,7 @@ def test_a_window_full_of_deferred_jobs_hides_nobody(waiting: Waiting) -> None:
     assert waiting.take(1, busy={ready}) == ([], set(), NOW_S + 60, True)
 
 
-def test_a_deferred_job_comes_when_its_time_has_come_though_nobody_looks(waiting: Waiting) -> None:
+def test_a_deferred_job_is_given_once_its_time_has_come(waiting: Waiting) -> None:
     name = waiting.add(1, not_before_s=NOW_S + 5)
     assert waiting.take() == ([], set(), NOW_S + 5, True)
     waiting.now += 4
@@ -107,7 +110,7 @@ def test_a_deferred_job_comes_when_its_time_has_come_though_nobody_looks(waiting
     assert waiting.take(look=False) == ([name], set(), None, True)
 
 
-def test_a_deferred_job_whose_file_was_changed_is_read_again(waiting: Waiting) -> None:
+def test_a_deferred_job_that_is_changed_is_looked_at_again(waiting: Waiting) -> None:
     name = waiting.add(1, not_before_s=NOW_S + 5)
     assert not waiting.take().ids
     (waiting.folder / name / "job.json").unlink()
@@ -132,4 +135,4 @@ def test_more_junk_than_a_window_is_no_endless_loop(waiting: Waiting) -> None:
     for number in range(WINDOW_JOBS + 10):
         (waiting.folder / f"junk-{number:05}").mkdir()
     assert waiting.take() == ([], set(), None, False)
-    assert waiting.scans <= 3
+    assert waiting.spool.surveys <= 3

@@ -1,0 +1,30 @@
+"""What tests of parts that run on an event loop share: a sink that keeps what it sees, and a wait with a limit."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from topicd.telemetry.events import Event
+
+LIMIT_S = 30.0
+
+
+class Kept:
+    """A sink that keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def see(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, name: str) -> list[Event]:
+        return [event for event in self.events if event.name == name]
+
+
+async def until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
+        await asyncio.sleep(0.005)
