@@ -7,13 +7,13 @@ before. Never follows a link, never writes to the home, never holds anything up.
 
 Why exactly once. A job is known by its id and is taken at most once an id. The roster is read along the way that jobs
 go (aside, then stage by stage to output/), so one that moves on is met where it is or further on; one that a person
-moves back is met because the roster is read until a reading brings nothing new. A topic in input/ becomes a job by a
-claim, a rename. So topics are noted first, then the roster is read, then the jobs are taken, then those topics that
-still are in input/. A topic that was claimed before the roster was read is in it as a job, and not in input/ any more.
-One that is still in input/ afterwards is taken there, and its later job is not in the roster. One that was claimed
-between the two has a new id at the second reading, and is taken then: it is told from jobs that are newer than the
-backup by its source, and from topics that were taken in input/ by source and digest. A claim across file systems has
-both for a moment; `source_left` in its job.json says so, and the topic is passed over.
+moves back behind a reading is met by the next: the roster is read until several readings in a row bring nothing new. A
+topic in input/ becomes a job by a claim, a rename. So topics are noted first, then the roster is read, then the jobs
+are taken, then those topics that still are in input/. A topic that was claimed before the roster was read is in it as
+a job, and not in input/ any more. One that is still in input/ afterwards is taken there, and its later job is not in
+the roster. One that was claimed between the two has a new id at the second reading, and is taken then: it is told from
+jobs that are newer than the backup by its source, and from topics that were taken in input/ by source and digest. A
+claim across file systems has both for a moment; `source_left` in its job.json says so, and the topic is passed over.
 """
 
 import contextlib
@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from topicd import __version__, archive
-from topicd import job as files
 from topicd.durable import TEMPORARY, Durable, told
 from topicd.errors import Unusable
 from topicd.intake import look
@@ -41,7 +40,9 @@ from topicd.spool import DONE, Spool
 from topicd.states import Stage
 from topicd.telemetry.events import rfc3339
 
-ROSTER_LOOKS_MAX: Final = 5
+ROSTER_LOOKS_MAX: Final = 12
+ROSTER_QUIET_LOOKS: Final = 3
+"""Readings in a row that bring nothing new. A job in nobody's hand stays; one that is moved back is missed by one."""
 PART: Final = ".part"
 
 
@@ -161,19 +162,23 @@ class _Backup:
             return set()
 
     def _roster(self, known: set[str]) -> set[str]:
-        """Return the jobs that are there, without those known. Read until a reading brings nothing new."""
-        found = set[str]()
+        """Return the jobs that are there, without those known. Read until nothing new has come for some readings."""
+        found, quiet = set[str](), 0
         for _ in range(ROSTER_LOOKS_MAX):
-            before = len(found)
-            for place in ORDER:
-                names = (name for name in self._spool.ids(place) if name not in known and name not in found)
-                found |= {
-                    name
-                    for name in names
-                    if place != Stage.SCRIPTS or self._spool.is_claimed(self._spool.place(place) / name)
-                }
-            if len(found) == before:
+            new = self._reading(known | found)
+            found |= new
+            quiet = 0 if new else quiet + 1
+            if quiet == ROSTER_QUIET_LOOKS:
                 break
+        return found
+
+    def _reading(self, known: set[str]) -> set[str]:
+        """Return the jobs that one look at each place finds, without those known."""
+        found = set[str]()
+        for place in ORDER:
+            folder = self._spool.place(place)
+            names = {name for name in self._spool.each(place) if name not in known}
+            found |= {name for name in names if place != Stage.SCRIPTS or self._spool.is_claimed(folder / name)}
         return found
 
     def _job(self, name: str) -> None:
@@ -186,11 +191,11 @@ class _Backup:
     def _late_job(self, name: str, topics: set[str]) -> None:
         """Take a job that appeared after the roster was read, if its topic was there before."""
         with self._job_trouble(name), pinned(self._spool, name) as job:
-            topic = job and job.files.get(files.TOPIC)
-            if not job or not topic:
+            sha256 = job and job.topic_sha256
+            if not job or not sha256:
                 return
             source = said.source if (said := job.job) else ""
-            if source in topics and (source, sha256_of(topic.fd)) not in self._taken_in_input:
+            if source in topics and (source, sha256) not in self._taken_in_input:
                 self._take(name, job)
 
     @contextlib.contextmanager

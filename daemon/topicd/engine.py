@@ -108,6 +108,9 @@ class Lane:
     async def take_over(self, job: Job) -> None:
         """Work on a job whose attempt is counted, in the place that was kept for it."""
         self._reserved -= 1
+        if job.id in self._in_hand:  # a person took it away from here and it is back before its work has noticed
+            self.hint()
+            return
         self._events.emit("stage.started", job=job.id, stage=self.stage, attempt=job.attempts[self.stage])
         if self._is_stopping:
             await self._attempts.give_back(job)

@@ -1,11 +1,13 @@
 """One job's files, held open as they were together at one instant, wherever the job goes meanwhile.
 
-Owns how a directory is read that may move, grow or be removed under the reader. Every file of a job is put in place
-whole by rename and never written again, so an open descriptor holds its bytes for good; a move renames the directory,
-which a descriptor of it survives. So: open the directory, read `job.json` and `manifest.json` through it, see that the
-directory still is where it was found, open every file, and compare what the manifest lists with what was opened.
-Where that fails, begin again. What comes out is a state that a crash at that instant would have left, which is one
-that the daemon knows how to go on from. Never follows a link, never opens what may block, changes nothing.
+Owns how a directory is read that may move, grow or be removed under the reader. The daemon puts every file of a job in
+place whole by rename and never writes to it again, so an open descriptor holds its bytes for good; a move renames the
+directory, which a descriptor of it survives. Only a person's editor may write over `topic.md` where it stands, so that
+one is read at once, and counts when nobody was writing to it. So: open the directory, read `job.json`, `manifest.json`
+and `topic.md` through it, see that the directory still is where it was found, open every other file, and compare what
+the manifest lists with what was opened. Where that fails, begin again. What comes out is a state that a crash at that
+instant would have left, which is one that the daemon knows how to go on from. Never follows a link, never opens what
+may block, changes nothing.
 """
 
 import contextlib
@@ -14,7 +16,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,6 +24,7 @@ from typing import Final, NamedTuple
 from topicd import job as files
 from topicd.durable import TEMPORARY
 from topicd.job import Damaged, Job, Manifest
+from topicd.quiet import has_writer
 from topicd.spool import DONE, Spool
 from topicd.states import Aside, Stage
 
@@ -31,6 +34,9 @@ FILES_MAX: Final = 800
 DEPTH_MAX: Final = 8
 # Jobs move along this order; one that moves the other way is met in another round.
 ORDER: Final = (Aside.HELD, Aside.FAILED, *Stage, DONE)
+WORDS: Final = (files.JOB, files.MANIFEST)
+TOPIC_BYTES_MAX: Final = 1_048_576
+"""As large as a topic may be; a larger one is somebody's, and is copied as other files are."""
 OWN: Final = (files.TOPIC, files.JOB, files.MANIFEST)
 FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -49,7 +55,7 @@ class Pinned:
 
     Attributes:
         place: where it was.
-        words: `job.json` and `manifest.json`, those that are there.
+        words: `job.json`, `manifest.json` and a topic of a usual size, those that are there.
         files: all other files by relative path.
         unreadable: relative paths that could not be opened.
         harmed: products that are not what the manifest says, and the daemon's own files that a finished job lacks,
@@ -68,6 +74,13 @@ class Pinned:
         with contextlib.suppress(Damaged, KeyError):
             return files.decode(Job, self.words[files.JOB], files.JOB)
         return None
+
+    @property
+    def topic_sha256(self) -> str:
+        """The digest of the topic; empty when there is none."""
+        if files.TOPIC in self.words:
+            return hashlib.sha256(self.words[files.TOPIC]).hexdigest()
+        return sha256_of(one.fd) if (one := self.files.get(files.TOPIC)) else ""
 
 
 class TooManyFiles(OSError):
@@ -148,11 +161,14 @@ def sha256_of(fd: int) -> str:
 def _pin(path: Path, place: str, stack: contextlib.ExitStack) -> Pinned | None:
     folder = os.open(path, FLAGS | os.O_DIRECTORY)
     stack.callback(os.close, folder)
-    words = {name: data for name in (files.JOB, files.MANIFEST) if (data := _word(name, folder)) is not None}
+    words = {name: data for name in WORDS if (data := _word(name, folder)) is not None}
+    topic, is_settled = _topic(folder)
+    if topic is not None:
+        words[files.TOPIC] = topic
     if not os.path.samestat(path.lstat(), os.fstat(folder)):
         return None  # it moved: what was read may belong to the next place
     held, unreadable = dict[str, Open](), list[str]()
-    for relative, name, dir_fd in _names(folder):
+    for relative, name, dir_fd in _names(folder, {*WORDS, *words}):
         try:
             one = opened(name, dir_fd=dir_fd)
         except FileNotFoundError:
@@ -166,7 +182,8 @@ def _pin(path: Path, place: str, stack: contextlib.ExitStack) -> Pinned | None:
         if len(held) > FILES_MAX:
             raise TooManyFiles(errno.EMFILE, f"more than {FILES_MAX} files in a job's directory", str(path))
     lacking = [name for name in OWN if name not in {*words, *held, *unreadable}] if place == DONE else []
-    return Pinned(place, words, held, tuple(unreadable), tuple(dict.fromkeys([*lacking, *_harmed(words, held)])))
+    harmed = [*lacking, *_harmed(words, held), *([] if is_settled else [files.TOPIC])]
+    return Pinned(place, words, held, tuple(unreadable), tuple(dict.fromkeys(harmed)))
 
 
 def _word(name: str, folder: int) -> bytes | None:
@@ -178,7 +195,21 @@ def _word(name: str, folder: int) -> bytes | None:
     return None
 
 
-def _names(folder: int) -> Iterator[tuple[str, str, int]]:
+def _topic(folder: int) -> tuple[bytes | None, bool]:
+    """Return the topic, unless it is none that can be read at once, and whether nobody was writing to it."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if one := opened(files.TOPIC, dir_fd=folder):
+            with os.fdopen(one.fd, "rb", buffering=0) as file:
+                is_written = has_writer(one.fd)
+                data = file.read(TOPIC_BYTES_MAX + 1)
+                after = os.fstat(one.fd)
+            if len(data) <= TOPIC_BYTES_MAX:
+                is_whole = (len(data), one.mtime) == (after.st_size, after.st_mtime)
+                return data, is_whole and not is_written
+    return None, True
+
+
+def _names(folder: int, read: Container[str]) -> Iterator[tuple[str, str, int]]:
     for directory, subs, names, dir_fd in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
         inner = directory.removeprefix(".").removeprefix("/")
         if inner.count("/") >= DEPTH_MAX:
@@ -186,7 +217,7 @@ def _names(folder: int) -> Iterator[tuple[str, str, int]]:
         for name in names:
             relative = f"{inner}/{name}" if inner else name
             is_temporary = name.startswith(".") and name.endswith(TEMPORARY)
-            if relative not in {files.JOB, files.MANIFEST} and not is_temporary:
+            if relative not in read and not is_temporary:
                 yield relative, name, dir_fd
 
 

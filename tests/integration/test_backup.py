@@ -368,6 +368,60 @@ def test_a_product_that_is_replaced_meanwhile_is_looked_at_again(tmp_path: Path)
         assert job.harmed == ()
 
 
+@pytest.mark.parametrize("new", [b"# Longer than it was before\n", b"# x\n"], ids=["longer", "shorter"])
+def test_a_topic_that_is_written_over_meanwhile_is_read_again(tmp_path: Path, new: bytes) -> None:
+    den = restless(tmp_path / "home")
+    spool = den.spool
+    assert isinstance(spool, Restless)
+    (held,) = spool.ids(Aside.HELD)
+    with (spool.place(Aside.HELD) / held / "topic.md").open("r+b", buffering=0) as file:
+
+        def end() -> None:
+            file.write(new[3:])
+            file.truncate()
+            file.close()
+
+        file.write(new[:3])
+        spool.looks, spool.happens_at, spool.happening = 0, len(ORDER) + 2, end
+        with pinned(spool, held) as job:
+            assert job
+            assert (job.words["topic.md"], job.harmed) == (new, ())
+
+
+def test_a_topic_that_somebody_goes_on_writing_to_is_taken_as_it_is_and_told(den: Den, tmp_path: Path) -> None:
+    (held,) = den.spool.ids(Aside.HELD)
+    with (den.spool.place(Aside.HELD) / held / "topic.md").open("a"):
+        summary = den.backup(tmp_path / "b")
+    assert summary.harmed == {held: ["topic.md"]}
+
+
+class Dodging(Spool):
+    """A spool in which somebody moves a job back and forth, behind the readings, while `dodges` last."""
+
+    dodges = 0
+
+    def each(self, place: str) -> Iterator[str]:
+        back = {Stage.SCRIPTS: Aside.HELD, Aside.HELD: Stage.SCRIPTS}.get(place)  # type: ignore[call-overload]
+        if back and self.dodges:
+            self.dodges -= 1
+            for name in self.ids_now(place):
+                (self.place(place) / name).rename(self.place(back) / name)
+        yield from self.ids_now(place)
+
+    def ids_now(self, place: str) -> list[str]:
+        return [*super().each(place)]
+
+
+def test_a_job_that_is_moved_about_behind_the_readings_is_in_it(tmp_path: Path) -> None:
+    den = Den(tmp_path / "home", Dodging)
+    den.job("elsewhere", Stage.AUDIO)
+    den.job("wanted")
+    spool = den.spool
+    assert isinstance(spool, Dodging)
+    spool.dodges = 5
+    assert topics(den.backup(tmp_path / "b").path) == {"# elsewhere": 1, "# wanted": 1}
+
+
 def test_a_job_published_but_not_yet_removed_is_taken_where_it_is_whole(den: Den, tmp_path: Path) -> None:
     (done,) = den.spool.ids(DONE)
     (den.spool.place(Stage.IMAGES) / done).mkdir()

@@ -467,6 +467,22 @@ def move(rig: Rig, name: str, source: str, target: str) -> None:
     (rig.spool.place(source) / name).rename(rig.spool.place(target) / name)
 
 
+async def test_a_job_that_is_back_before_its_work_noticed_that_it_was_away_is_in_hand_once(tmp_path: Path) -> None:
+    end = asyncio.Event()
+    rig = Rig(tmp_path, {Stage.AUDIO: Work(waits(end))}, limit=2)
+    name = rig.claim(stage=Stage.AUDIO)
+    async with rig.running():
+        await until(lambda: rig.works[Stage.AUDIO].now, "it is in work")
+        await opened(rig, Stage.AUDIO)
+        move(rig, name, Stage.AUDIO, Stage.SCRIPTS)
+        rig.engine.hint(Stage.SCRIPTS)
+        await until(lambda: rig.kept.of("stage.finished"), "it is back")
+        end.set()
+        await rig.done(name)
+    assert rig.works[Stage.AUDIO].ids == [name]
+    assert not rig.marked()
+
+
 async def test_file_not_found_in_a_job_that_was_moved_away_is_no_fault(tmp_path: Path) -> None:
     async def way(job: Job) -> None:
         move(rig, job.id, Stage.SCRIPTS, Aside.HELD)

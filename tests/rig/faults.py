@@ -556,6 +556,12 @@ GROUPS = (
 
 LANES = (
     Fault(
+        "a job begun a second time though its work has not noticed that it was away",
+        "        if job.id in self._in_hand:  #",
+        "        if False:  #",
+        f"{ENGINE}test_a_job_that_is_back_before_its_work_noticed_that_it_was_away_is_in_hand_once",
+    ),
+    Fault(
         "a job handed over although older ones wait",
         "if not (self._is_open and self._engine.quarantine.is_quiet",
         "if not (self._engine.quarantine.is_quiet",
@@ -986,19 +992,31 @@ FSCKS = (
 BACKUPS = (
     Fault(
         "a backup that meets no job on its way",
-        "        for _ in range(ROSTER_LOOKS_MAX):\n            before = len(found)\n            for place in ORDER:\n",
-        "        for _ in range(1):\n            before = len(found)\n            for place in reversed(ORDER):\n",
+        "        found = set[str]()\n        for place in ORDER:\n",
+        "        found = set[str]()\n        for place in reversed(ORDER) if not known else ():\n",
         f"{ANY_INSTANT}[moved_on]",
     ),
     Fault(
         "a backup that reads what there is only once",
-        "ROSTER_LOOKS_MAX: Final = 5\n",
+        "ROSTER_LOOKS_MAX: Final = 12\n",
         "ROSTER_LOOKS_MAX: Final = 1\n",
         f"{ANY_INSTANT}[moved_back]",
     ),
     Fault(
+        "a backup that believes the first reading that brings nothing",
+        "            if quiet == ROSTER_QUIET_LOOKS:\n",
+        "            if quiet == 1:\n",
+        f"{BACKUP}test_a_job_that_is_moved_about_behind_the_readings_is_in_it",
+    ),
+    Fault(
+        "a topic in a backup that was read while somebody wrote to it",
+        "                return data, is_whole and not is_written\n",
+        "                return data, True\n",
+        f"{BACKUP}test_a_topic_that_is_written_over_meanwhile_is_read_again",
+    ),
+    Fault(
         "a topic that is claimed meanwhile in the backup twice",
-        " and (source, sha256_of(topic.fd)) not in self._taken_in_input:\n",
+        " and (source, sha256) not in self._taken_in_input:\n",
         ":\n",
         f"{ANY_INSTANT}[claimed]",
     ),
