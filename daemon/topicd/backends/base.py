@@ -8,7 +8,7 @@ A backend of your own is a class with these methods and a constructor without ar
 `TOPICD_SCRIPT_BACKEND`, `TOPICD_AUDIO_BACKEND` or `TOPICD_IMAGE_BACKEND` (`package.module:Class`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -130,6 +130,51 @@ class Probe:
 
     summary: str
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What is known of one server a backend speaks to.
+
+    Attributes:
+        server: host and port, without user and password.
+        state: of its circuit breaker: `closed` (calls go through), `open` (none does), `half-open` (one is trying).
+        since_s: since when it is not closed, seconds since the epoch; None while it is closed.
+        trouble: why it is not closed, one sentence; empty while it is closed.
+        calls: how many calls are under way.
+        waiting: how many calls wait for a place, or for the rate limit.
+        note: what it is busy with, for a person (`pulling llama3.2: 34 %`); may be empty.
+    """
+
+    server: str
+    state: str
+    since_s: float | None = None
+    trouble: str = ""
+    calls: int = 0
+    waiting: int = 0
+    note: str = ""
+
+
+@runtime_checkable
+class HasServers(Protocol):
+    """What a backend by HTTP tells beside the Protocol of its stage."""
+
+    def servers(self) -> Sequence[ServerState]:
+        """Return the state of each server, without asking any."""
+        ...
+
+
+@runtime_checkable
+class Frees(Protocol):
+    """What a backend that holds the GPU can do beside the Protocol of its stage."""
+
+    async def free(self) -> None:
+        """Let go of the GPU's memory; the next call loads what it needs again.
+
+        Raises:
+            TopicdError: the server did not do it.
+        """
+        ...
 
 
 @runtime_checkable

@@ -53,6 +53,7 @@ class Client:
         tries_max: connections and refusals per call, ≥ 1.
         line_bytes_max: for one line of a stream.
         backoff_s: first wait between tries; it doubles, with jitter.
+        headers: further ones, such as a token's; shown nowhere.
 
     Raises:
         Unusable: the address or the CA file cannot be used.
@@ -71,6 +72,7 @@ class Client:
         tries_max: int,
         line_bytes_max: int = 1_048_576,
         backoff_s: float = 0.5,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         import httpx  # noqa: PLC0415 - costs 85 ms and memory that the embedded set-up never needs
 
@@ -90,7 +92,7 @@ class Client:
             verify=_tls(verify=verify, ca_file=ca_file),
             timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=connect_timeout_s),
             # A compressed answer could grow past its limit in one step.
-            headers={"accept": "*/*", "accept-encoding": "identity"},
+            headers={"accept": "*/*", "accept-encoding": "identity", **(headers or {})},
         )
 
     async def get_json(self, path: str) -> Json:
@@ -119,6 +121,24 @@ class Client:
                 self._check_line(held)
         if held.strip():
             yield self._object(held)
+
+    async def post_events(self, path: str, body: Mapping[str, Json]) -> AsyncGenerator[dict[str, Json], None]:
+        """Send a JSON object, yield the JSON object of each server-sent event, up to `data: [DONE]` or the end.
+
+        Only the field `data`, one line an event, is read (WHATWG HTML, 9.2), which is all that such APIs send. Whoever
+        may stop early closes it (`contextlib.aclosing`).
+        """
+        held = b""
+        async with contextlib.aclosing(self._chunks("POST", path, body)) as chunks:
+            async for chunk in chunks:
+                *lines, held = (held + chunk).split(b"\n")
+                for line in lines:
+                    data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+                    if data == b"[DONE]":
+                        return
+                    if data:
+                        yield self._object(data)
+                self._check_line(held)
 
     async def aclose(self) -> None:
         """Close all connections. Safe to call twice."""
