@@ -12,14 +12,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 from topicd import __version__, build
-from topicd.backends.base import Backend
+from topicd.backends.base import Backend, HasServers
 from topicd.backends.embedded.worker import Worker
 from topicd.durable import free_bytes, offload
-from topicd.engine import STORAGE_WAIT_S, Engine
+from topicd.engine import STORAGE_WAIT_S, Engine, Lane
 from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
 from topicd.home import Home
@@ -28,7 +29,7 @@ from topicd.settings import Settings
 from topicd.spool import DONE
 from topicd.states import SPOOL_PLACES, Stage
 from topicd.telemetry import logs
-from topicd.telemetry.events import Events
+from topicd.telemetry.events import Events, rfc3339
 from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
 from topicd.telemetry.sdnotify import notify
 from topicd.watcher import Watched, Watcher
@@ -80,7 +81,7 @@ class App:
             min_free_bytes=settings.min_free_bytes,
             output=self._spool.output,
         )
-        self._backends = build.backends(settings)
+        self._backends = build.backends(settings, self._on_server)
         self._press = build.press(settings)
         self._engine = Engine(
             store=self._store,
@@ -89,6 +90,7 @@ class App:
             events=self._events,
             gate=self._gate,
             policy=build.policy(settings),
+            gpu=build.gpu(settings, self._events),
         )
         self._intake = Intake(
             spool=self._spool,
@@ -240,12 +242,38 @@ class App:
         why = self._watch_whys() if self._is_ready else ["starting or stopping"]
         if self._gate.trouble:
             why.append(_words(self._gate.trouble))
-        why += [f"{stage} waits: {_words(lane.trouble)}" for stage, lane in self._engine.lanes.items() if lane.trouble]
-        return Health(ok=not why, why=tuple(why), more={"watcher": self._watcher.state._asdict()})
+        why += [_wait(stage, lane) for stage, lane in self._engine.lanes.items() if lane.trouble]
+        more = {
+            "watcher": self._watcher.state._asdict(),
+            "servers": list(self._servers()),
+            "warnings": self._warnings(),
+        }
+        return Health(ok=not why, why=tuple(why), more=more)
+
+    def _servers(self) -> Iterator[dict[str, object]]:
+        for stage, backend in self._backends.each().items():
+            for state in backend.servers() if isinstance(backend, HasServers) else ():
+                told = asdict(state)
+                since_s = told.pop("since_s")
+                yield {"stage": stage, **told, "since": rfc3339(since_s) if since_s else ""}
+
+    def _on_server(self, stage: Stage, server: str, trouble: TopicdError | None) -> None:
+        if trouble:
+            self._events.emit("server.down", stage=stage, server=server, error=trouble)
+        else:
+            self._events.emit("server.up", stage=stage, server=server)
+
+    def _warnings(self) -> list[str]:
+        return [] if self._settings.ssl_verify else ["certificates of servers are not checked (SSL_VERIFY=false)"]
 
     def _watch_whys(self) -> list[str]:
         is_down = self._is_ready and not self._watcher.up
         return [self._watcher.trouble or "the watcher is down"] if is_down else []
+
+
+def _wait(stage: Stage, lane: Lane) -> str:
+    since = f", since {rfc3339(lane.since_s)}" if lane.since_s else ""
+    return f"{stage} waits: {_words(lane.trouble)}{since}" if lane.trouble else ""
 
 
 def _words(trouble: TopicdError) -> str:

@@ -1,9 +1,10 @@
 """One attempt at one job, from its count on disk to its end on disk, and what follows from how it ended.
 
 Owns what an error's class leads to. Promises that an attempt is counted before the work, that a backend or a disk that
-is away costs none, that a job which fails does so visibly, and that cancelling gives the attempt back. A job that ends
-the stage walks straight on into the next lane where nobody waits before it: its move and its next attempt are one
-commit. Never does a stage's work, never touches a file: the store does.
+is away costs none, that a job at which the backend dies each time is not tried for ever, that a job which fails does so
+visibly, and that cancelling gives the attempt back. A job that ends the stage walks straight on into the next lane
+where nobody waits before it: its move and its next attempt are one commit. Never does a stage's work, never touches a
+file: the store does.
 """
 
 import asyncio
@@ -19,12 +20,48 @@ from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Una
 from topicd.gate import StorageGate
 from topicd.handover import Entrance
 from topicd.job import Damaged, Job, Trouble
-from topicd.policy import Policy, bug, crash_loop, move_refused
+from topicd.policy import Policy, bug, crash_loop, move_refused, server_died, silent
 from topicd.spool import DONE
 from topicd.stages.base import StageWork
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry.events import Events
+
+DIED_CAUSES: Final = frozenset({"bad_gateway", "connection_reset"})
+DEATHS_UNPROVEN: Final = 2
+DEATHS_KEPT_MAX: Final = 1000
+
+
+class Deaths:
+    """Which jobs the backend died at. That proves nothing: a proxy says the same of a server that is away for hours.
+
+    So from the second time on the backend is asked before. If it answers, and dies with this job alone, the job did it.
+
+    Attributes:
+        tested: jobs that began alone after the backend had answered.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = dict[str, int]()
+        self.tested = set[str]()
+
+    def is_suspected(self, name: str) -> bool:
+        """Tell whether the backend is to be asked before the job is begun."""
+        return self._in_a_row.get(name, 0) >= DEATHS_UNPROVEN
+
+    def count(self, name: str, error: Unavailable | Unusable) -> bool:
+        """Count how the job ended, and tell whether the backend died of it."""
+        if error.cause not in DIED_CAUSES:
+            return False
+        self._in_a_row[name] = self._in_a_row.pop(name, 0) + 1
+        if len(self._in_a_row) > DEATHS_KEPT_MAX:
+            self.forget(next(iter(self._in_a_row)))
+        return name in self.tested
+
+    def forget(self, name: str) -> None:
+        """Take note that the job has ended in another way."""
+        self._in_a_row.pop(name, None)
+        self.tested.discard(name)
 
 
 class Attempts:
@@ -59,6 +96,7 @@ class Attempts:
         self._gate = gate
         self._policy = policy
         self._breaker = breaker
+        self._deaths = Deaths()
         self._follower = follower
 
     def stuck_now(self) -> set[str]:
@@ -144,9 +182,31 @@ class Attempts:
     async def _run(self, job: Job) -> None:
         self.in_work.add(job.id)
         try:
+            await self._ask_before(job.id)
             await self._work.run(job, self._store.workspace(self.stage, job.id))
         finally:
             self.in_work.discard(job.id)
+
+    async def _ask_before(self, name: str) -> None:
+        """Learn whether the backend is there before a job that it has died at."""
+        self._deaths.tested.discard(name)
+        if self._deaths.is_suspected(name):
+            await self.knock()
+            self._deaths.tested.add(name)
+        if len(self.in_work) > 1:
+            self._deaths.tested.clear()  # which of them did it could not be told
+
+    async def knock(self) -> None:
+        """Ask the backend what it is; raises Unavailable or Unusable when it is away. Anything else is an answer."""
+        limit_s = self._policy.down_max_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                await self._work.backend.probe()
+        except (Unavailable, Unusable):
+            raise
+        except Exception as error:
+            if limit.expired():
+                raise silent(limit_s) from error
 
     async def _finish(self, job: Job, seconds: float) -> None:
         follower = self._follower()
@@ -158,6 +218,7 @@ class Attempts:
                 follower.unreserve()
             raise
         self.moved_on.add(job.id)
+        self._deaths.forget(job.id)
         self._breaker.answered()
         self._events.emit("stage.finished", job=job.id, stage=self.stage, seconds=round(seconds, 3))
         if follower is None:
@@ -180,11 +241,11 @@ class Attempts:
             case Rejected():
                 await self._fail(job, error)
             case RetryLater():
+                self._deaths.forget(job.id)
                 self._breaker.answered()
                 await self._defer(job, error)
             case Unavailable() | Unusable():
-                self._breaker.away(error)
-                await self._commit(self._moves.give_back(self.stage, job))
+                await self._found_away(job, error)
             case StorageTrouble():
                 self._gate.tell(error)
                 await self._commit(self._moves.give_back(self.stage, job))
@@ -197,6 +258,13 @@ class Attempts:
             case _:
                 self._events.emit("stage.bug", job=job.id, stage=self.stage, error=error)
                 await self._fail(job, bug(error))
+
+    async def _found_away(self, job: Job, error: Unavailable | Unusable) -> None:
+        self._breaker.away(error)
+        if self._deaths.count(job.id, error) and isinstance(error, Unavailable):
+            await self._defer(job, server_died(error))
+        else:
+            await self._commit(self._moves.give_back(self.stage, job))
 
     async def _defer(self, job: Job, error: RetryLater) -> None:
         attempts = job.attempts[self.stage]
@@ -213,6 +281,7 @@ class Attempts:
         trouble = Trouble.of(error, stage=self.stage, at=time.time())
         await self._commit(self._moves.fail(self.stage, job, trouble))
         self.moved_on.add(job.id)
+        self._deaths.forget(job.id)
         attempt = job.attempts.get(self.stage, 0)
         self._events.emit("job.failed", job=job.id, stage=self.stage, error=error, attempt=attempt)
 

@@ -20,10 +20,12 @@ class Breaker:
 
     Attributes:
         trouble: why the backend is taken to be away; None when it is not.
+        since_s: since when, seconds since the epoch; None when it is not.
     """
 
     def __init__(self, stage: Stage, backend: str, *, events: Events, policy: Policy) -> None:
         self.trouble: TopicdError | None = None
+        self.since_s: float | None = None
         self._stage = stage
         self._backend = backend
         self._events = events
@@ -47,6 +49,7 @@ class Breaker:
         elif error.after_s is not None:
             wait_s = min(max(wait_s, error.after_s), self._policy.down_max_s)
         self._since = self._since or time.monotonic()
+        self.since_s = self.since_s or time.time()
         self._wait_s = min(self._wait_s * 2, self._policy.down_max_s)
         self._open_until = time.monotonic() + wait_s
         self.trouble = error
@@ -60,5 +63,6 @@ class Breaker:
         if self.trouble is None:
             return
         seconds = round(time.monotonic() - self._since, 3)
-        self.trouble, self._since, self._wait_s = None, 0.0, self._policy.down_first_s
+        self.trouble, self.since_s = None, None
+        self._since, self._wait_s = 0.0, self._policy.down_first_s
         self._events.emit("backend.available", stage=self._stage, backend=self._backend, seconds=seconds)

@@ -6,14 +6,18 @@ them is asked.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
+from topicd import servers
 from topicd.backends.base import AudioBackend, Backend, ImageBackend, ScriptBackend
 from topicd.backends.embedded.worker import Worker
-from topicd.errors import Unusable
+from topicd.errors import TopicdError, Unusable
+from topicd.gpu import Gpu
 from topicd.policy import Policy
+from topicd.servers import Changed
 from topicd.settings import Settings
 from topicd.stages.audio import AudioStage
 from topicd.stages.base import StageWork
@@ -22,21 +26,20 @@ from topicd.stages.scripts import ScriptsStage
 from topicd.states import Stage
 from topicd.telemetry.events import Events
 
-if TYPE_CHECKING:
-    from topicd.backends.client import Client
-
-CONNECT_TIMEOUT_S: Final = 10.0
-BODY_BYTES_MAX: Final = 134_217_728
 PRESS_START_TIMEOUT_S: Final = 60.0
 PRESS_REPLY_BYTES_MAX: Final = 1_048_576
-TRIES_MAX: Final = 3
 
 NOTES: Final[Mapping[str, str]] = {
     "embedded-llm": "Draft: what the topic does not say itself comes from a very small language model: check it.",
     "cards": "The pictures are drawn illustrations of ideas, not photographs of the scenes.",
 }
 
+EMBEDDED: Final = "embedded"
+JOBS_MAX: Final = 64
+VOICES_DIR: Final = "cache/voices"
+
 B = TypeVar("B", bound=Backend)
+StageChanged = Callable[[Stage, str, TopicdError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +67,30 @@ def policy(settings: Settings) -> Policy:
     )
 
 
-def backends(settings: Settings) -> Backends:
+def backends(settings: Settings, changed: StageChanged = lambda *_: None) -> Backends:
     """Return the backends that the settings name.
+
+    Args:
+        settings: what a person set.
+        changed: told, with the stage, when one server of several goes away and when it is back.
 
     Raises:
         Unusable: a name is unknown, a server's address is missing, or a class of one's own cannot be loaded or is none.
     """
     return Backends(
-        script=_choose(
-            settings.script_backend,
-            setting="TOPICD_SCRIPT_BACKEND",
-            protocol=ScriptBackend,
-            embedded=lambda: _embedded_llm(settings),
-            server=("ollama", "OLLAMA_BASE_URL", settings.ollama_base_url, lambda: _ollama(settings)),
-            wanted=bool(settings.ollama_base_url),
-        ),
-        audio=_choose(
-            settings.audio_backend,
-            setting="TOPICD_AUDIO_BACKEND",
-            protocol=AudioBackend,
-            embedded=lambda: _embedded_voice(settings),
-            server=("piper", "TTS_BASE_URL", settings.tts_base_url, lambda: _piper(settings)),
-            wanted=bool(settings.tts_base_url),
-        ),
-        image=_choose(
-            settings.image_backend,
-            setting="TOPICD_IMAGE_BACKEND",
-            protocol=ImageBackend,
-            embedded=lambda: _cards(settings),
-            server=("a1111", "SD_BASE_URL", settings.sd_base_url, lambda: _a1111(settings)),
-            wanted=settings.sd_enabled,
-        ),
+        script=_choose(_script_choice(settings), partial(changed, Stage.SCRIPTS), settings),
+        audio=_choose(_audio_choice(settings), partial(changed, Stage.AUDIO), settings),
+        image=_choose(_image_choice(settings), partial(changed, Stage.IMAGES), settings),
     )
+
+
+def unused(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the name of each address that is set and not used, and the setting that decides it."""
+    for choice in (_script_choice(settings), _audio_choice(settings), _image_choice(settings)):
+        used = choice.kinds.get(choice.resolved)
+        for name in sorted({kind.setting for kind in choice.kinds.values() if kind.urls}):
+            if used is None or name != used.setting:
+                yield name, choice.decided_by if choice.decided_by and choice.name == "auto" else choice.setting
 
 
 def press(settings: Settings) -> Worker:
@@ -122,6 +117,7 @@ def works(settings: Settings, chosen: Backends, press: Worker, events: Events) -
             scenes_max=settings.scenes_max,
             language=settings.language,
             voice=settings.tts_voice,
+            voices=settings.tts_voices,
         ),
         Stage.AUDIO: AudioStage(
             chosen.audio, press, events=events, timeout_s=settings.audio_timeout_s, scene_pause_s=settings.scene_pause_s
@@ -139,35 +135,109 @@ def works(settings: Settings, chosen: Backends, press: Worker, events: Events) -
 
 
 def limits(settings: Settings, chosen: Backends) -> Mapping[Stage, int]:
-    """Return how many jobs each stage has in hand at once."""
+    """Return how many jobs each stage has in hand at once: as many as its backend takes calls, unless fewer are set."""
     wanted = {Stage.SCRIPTS: settings.script_jobs, Stage.AUDIO: settings.audio_jobs, Stage.IMAGES: settings.image_jobs}
-    return {stage: max(1, min(wanted[stage], backend.calls_max)) for stage, backend in chosen.each().items()}
+    return {
+        stage: max(1, min(wanted[stage] or JOBS_MAX, backend.calls_max, JOBS_MAX))
+        for stage, backend in chosen.each().items()
+    }
 
 
-def _choose(
-    name: str,
-    *,
-    setting: str,
-    protocol: type,
-    embedded: Callable[[], B],
-    server: tuple[str, str, str, Callable[[], B]],
-    wanted: bool,
-) -> B:
-    kind, url_setting, url, of_server = server
-    if name == "auto":
-        name = kind if wanted else "embedded"
-    if name == "embedded":
-        return embedded()
-    if name == kind:
-        if not url:
-            raise Unusable("settings", f"{setting}: {kind} needs an address", hint=f"set {url_setting}")
-        return of_server()
+def gpu(settings: Settings, events: Events) -> Gpu | None:
+    """Return the turns of the stages that hold the GPU; None where it has room for all."""
+    return Gpu(events=events) if settings.gpu_exclusive else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[B]):
+    """Servers of one kind: the setting with their addresses, the addresses, and what makes the backend."""
+
+    setting: str
+    urls: tuple[str, ...]
+    make: Callable[[Settings, Changed], B]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice(Generic[B]):
+    """What a stage may have.
+
+    Attributes:
+        name: what a person set.
+        auto: what `auto` means.
+        decided_by: the setting that decides what `auto` means, where it is another.
+    """
+
+    name: str
+    setting: str
+    protocol: type
+    embedded: Callable[[Settings], B]
+    kinds: Mapping[str, _Kind[B]]
+    auto: str
+    decided_by: str = ""
+
+    @property
+    def resolved(self) -> str:
+        return self.auto if self.name == "auto" else self.name
+
+
+def _script_choice(settings: Settings) -> _Choice[ScriptBackend]:
+    kinds = {
+        "ollama": _Kind("OLLAMA_BASE_URL", settings.ollama_base_url, servers.ollama),
+        "openai": _Kind("OPENAI_BASE_URL", settings.openai_base_url, servers.openai_chat),
+    }
+    return _Choice(
+        name=settings.script_backend,
+        setting="TOPICD_SCRIPT_BACKEND",
+        protocol=ScriptBackend,
+        embedded=_embedded_llm,
+        kinds=kinds,
+        auto=next((name for name, kind in kinds.items() if kind.urls), EMBEDDED),
+    )
+
+
+def _audio_choice(settings: Settings) -> _Choice[AudioBackend]:
+    return _Choice(
+        name=settings.audio_backend,
+        setting="TOPICD_AUDIO_BACKEND",
+        protocol=AudioBackend,
+        embedded=_embedded_voice,
+        kinds={
+            "piper": _Kind("TTS_BASE_URL", settings.tts_base_url, servers.piper),
+            "openai": _Kind("TTS_BASE_URL", settings.tts_base_url, servers.openai_speech),
+        },
+        auto="piper" if settings.tts_base_url else EMBEDDED,
+    )
+
+
+def _image_choice(settings: Settings) -> _Choice[ImageBackend]:
+    return _Choice(
+        name=settings.image_backend,
+        setting="TOPICD_IMAGE_BACKEND",
+        protocol=ImageBackend,
+        embedded=_cards,
+        kinds={
+            "a1111": _Kind("SD_BASE_URL", settings.sd_base_url, servers.a1111),
+            "openai": _Kind("SD_BASE_URL", settings.sd_base_url, servers.openai_images),
+        },
+        auto="a1111" if settings.sd_enabled else EMBEDDED,
+        decided_by="SD_ENABLED",
+    )
+
+
+def _choose(choice: _Choice[B], changed: Changed, settings: Settings) -> B:
+    name = choice.resolved
+    if name == EMBEDDED:
+        return choice.embedded(settings)
+    if kind := choice.kinds.get(name):
+        if not kind.urls:
+            raise Unusable("settings", f"{choice.setting}: {name} needs an address", hint=f"set {kind.setting}")
+        return kind.make(settings, changed)
     if ":" in name:
-        return _own(name, setting, protocol)  # type: ignore[no-any-return]
+        return _own(name, choice.setting, choice.protocol)  # type: ignore[no-any-return]
     raise Unusable(
         "settings",
-        f"{setting}={name}: there is no such backend",
-        hint=f"auto, embedded, {kind}, or package.module:Class",
+        f"{choice.setting}={name}: there is no such backend",
+        hint=f"auto, embedded, {', '.join(choice.kinds)}, or package.module:Class",
     )
 
 
@@ -199,7 +269,10 @@ def _embedded_voice(settings: Settings) -> AudioBackend:
     from topicd.backends.embedded.voice import EmbeddedVoice  # noqa: PLC0415 - as above
 
     return EmbeddedVoice(
-        voice_file=settings.voice_file, call_timeout_s=settings.audio_timeout_s, idle_s=settings.worker_idle_s
+        voice_file=settings.voice_file,
+        call_timeout_s=settings.audio_timeout_s,
+        idle_s=settings.worker_idle_s,
+        voices_dir=settings.home / VOICES_DIR,
     )
 
 
@@ -207,36 +280,3 @@ def _cards(settings: Settings) -> ImageBackend:
     from topicd.backends.embedded.cards import Cards  # noqa: PLC0415 - as above
 
     return Cards(call_timeout_s=settings.image_timeout_s, idle_s=settings.worker_idle_s)
-
-
-def _ollama(settings: Settings) -> ScriptBackend:
-    from topicd.backends.ollama import Ollama  # noqa: PLC0415 - as above
-
-    return Ollama(_client(settings, settings.ollama_base_url, settings.script_timeout_s), model=settings.ollama_model)
-
-
-def _piper(settings: Settings) -> AudioBackend:
-    from topicd.backends.piper import PiperHTTP  # noqa: PLC0415 - as above
-
-    return PiperHTTP(_client(settings, settings.tts_base_url, settings.audio_timeout_s))
-
-
-def _a1111(settings: Settings) -> ImageBackend:
-    from topicd.backends.a1111 import A1111  # noqa: PLC0415 - as above
-
-    return A1111(_client(settings, settings.sd_base_url, settings.image_timeout_s))
-
-
-def _client(settings: Settings, base_url: str, total_timeout_s: float) -> "Client":
-    from topicd.backends.client import Client  # noqa: PLC0415 - as above
-
-    return Client(
-        base_url=base_url,
-        verify=settings.ssl_verify,
-        ca_file=settings.ssl_ca_file,
-        connect_timeout_s=CONNECT_TIMEOUT_S,
-        read_timeout_s=total_timeout_s,
-        total_timeout_s=total_timeout_s,
-        body_bytes_max=BODY_BYTES_MAX,
-        tries_max=TRIES_MAX,
-    )

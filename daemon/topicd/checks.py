@@ -6,14 +6,18 @@ when it is bad.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from topicd import build, layout
-from topicd.backends.base import Backend
+from topicd.backends.base import Backend, HasServers, Probe
+from topicd.backends.pool import Pool
 from topicd.durable import free_bytes
 from topicd.errors import TopicdError
 from topicd.settings import Settings
 from topicd.spool import Spool
+from topicd.stages.scripts import primary, voice_of
+from topicd.states import Stage
 from topicd.store import Store
 
 Check = dict[str, Any]
@@ -57,25 +61,56 @@ def _space(spool: Spool, wanted: int) -> Check:
 
 
 async def _backends(settings: Settings) -> list[Check]:
-    chosen = build.backends(settings)
+    chosen = build.backends(settings).each()
     try:
-        return [await _probe(stage, backend) for stage, backend in chosen.each().items()]
+        found = [await _probe(stage, backend, settings) for stage, one in chosen.items() for backend in _members(one)]
     finally:
-        for backend in chosen.each().values():
+        for backend in chosen.values():
             await backend.aclose()
+    hint = "unset it, or name its backend there"
+    idle = [
+        _result("unused", ok=True, text=f"{name} is not used, by {why}", hint=hint)
+        for name, why in build.unused(settings)
+    ]
+    return found + idle
 
 
-async def _probe(stage: str, backend: Backend) -> Check:
+def _members(backend: Backend) -> Sequence[Backend]:
+    """Return each server's backend: one of several that is down is a fault, though the daemon would go on."""
+    return backend.members if isinstance(backend, Pool) else [backend]
+
+
+async def _probe(stage: Stage, backend: Backend, settings: Settings) -> Check:
     began = time.monotonic()
+    named = " ".join([backend.name, *_servers(backend)])
     try:
         probe = await backend.probe()
     except TopicdError as error:
-        return _result(stage, ok=False, text=f"{backend.name}: {error.message}", hint=error.hint)
+        return _result(stage, ok=False, text=f"{named}: {error.message}", hint=error.hint)
     seconds = time.monotonic() - began
-    return {
-        **_result(stage, ok=True, text=f"{backend.name}: {probe.summary} ({seconds:.1f} s)"),
-        "seconds": round(seconds, 3),
-    }
+    fault, hint = _lack(stage, probe, settings)
+    text = f"{named}: {fault or probe.summary} ({seconds:.1f} s)"
+    return {**_result(stage, ok=not fault, text=text, hint=hint), "seconds": round(seconds, 3)}
+
+
+def _servers(backend: object) -> list[str]:
+    return [state.server for state in backend.servers()] if isinstance(backend, HasServers) else []
+
+
+def _lack(stage: Stage, probe: Probe, settings: Settings) -> tuple[str, str]:
+    """Return what the language that is set needs and the backend has not, and a hint; else the hint alone."""
+    languages, voices = probe.details.get("languages"), probe.details.get("voices")
+    if isinstance(languages, list) and primary(settings.language) not in map(primary, languages):
+        known = ", ".join(languages)
+        return f"it writes {known}, not {settings.language}", "set TOPICD_LANGUAGE, or a server that writes it"
+    if stage == Stage.AUDIO and isinstance(voices, list) and voices:
+        voice = voice_of(settings.language, settings.tts_voices) or settings.tts_voice
+        if voice and voice not in voices:
+            return f"it has no voice {voice!r} for {settings.language}", "set TTS_VOICES, or add the voice to it"
+        others = {language: each for language, each in settings.tts_voices.items() if each not in voices}
+        if others and "tts_voices" in settings.model_fields_set:
+            return "", "not there: " + ", ".join(f"{each} for {language}" for language, each in others.items())
+    return "", ""
 
 
 def _result(name: str, *, ok: bool, text: str, hint: str = "") -> Check:

@@ -129,6 +129,14 @@ def release(home: Home, args: argparse.Namespace) -> int:
     return OK
 
 
+def prompt(home: Home, args: argparse.Namespace) -> int:
+    """Print the prompt that scripts are asked for with, to be edited."""
+    from topicd.backends.writing import Prompts  # noqa: PLC0415 - loaded where it is used
+
+    print(Prompts(home.settings.prompts_path).text(args.language or home.settings.language), end="")
+    return OK
+
+
 def check(home: Home, args: argparse.Namespace) -> int:
     """Try everything a job needs: directories, free space, each backend."""
     from topicd import checks  # noqa: PLC0415 - starts the backends
@@ -213,6 +221,8 @@ def parser() -> argparse.ArgumentParser:
     _job(verb("hold", hold, "\nAlso while it is in work: that stops within moments, and the finished units are kept."))
     _job(verb("release", release))
     _json(verb("check", check, "\nMay run beside a daemon."))
+    one = verb("prompt", prompt, "\nSaved as prompts/LANGUAGE.txt in the home, it is used instead of the packaged one.")
+    one.add_argument("language", metavar="LANGUAGE", nargs="?", help="such as en or pt-BR; else the one that is set")
     oncall.add(verb)
     return top
 

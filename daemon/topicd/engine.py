@@ -17,6 +17,7 @@ from topicd.breaker import Breaker
 from topicd.durable import offload
 from topicd.errors import StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate, unusable_spool
+from topicd.gpu import Gpu
 from topicd.job import Job
 from topicd.policy import Policy
 from topicd.quarantine import Quarantine
@@ -49,6 +50,7 @@ class Lane:
         self._store = store
         self._events = events
         self._gate = gate
+        self._gpu = engine.gpu if work.backend.holds_gpu else None
         self._limit = limit
         self._policy = policy
         self._woken = asyncio.Event()
@@ -76,6 +78,11 @@ class Lane:
         """Why the stage waits for its backend; None when it does not."""
         return self._breaker.trouble
 
+    @property
+    def since_s(self) -> float | None:
+        """Since when it waits, seconds since the epoch; None when it does not."""
+        return self._breaker.since_s
+
     def hint(self) -> None:
         """Ask for a look at the stage's directory."""
         self._is_hinted = True
@@ -96,6 +103,8 @@ class Lane:
         if not (self._is_open and self._engine.quarantine.is_quiet and self._gate.is_known_ready):
             return False
         if self.trouble or len(self._in_hand) + self._reserved >= self._limit:
+            return False
+        if self._gpu and self._gpu.would_wait(self.stage):
             return False
         self._reserved += 1
         return True
@@ -128,6 +137,7 @@ class Lane:
                         await self._woken.wait()
                 self._woken.clear()
                 wait_s = await self._fill()
+                self._rest()
         finally:
             self._is_stopping, self._is_open = True, False
             await self._stop()
@@ -155,15 +165,16 @@ class Lane:
             return self._due_in_s or None
         if self.trouble or not self._is_open or self._is_hinted or self._due_in_s == 0.0:
             await self._look(slots)
-        return self._due_in_s
+        return self._breaker.wait_s or self._due_in_s
 
     async def _look(self, slots: int) -> None:
         """Begin what waits, up to so many jobs."""
         hinted, self._is_hinted = self._is_hinted, False
         busy = {*self._in_hand, *self._attempts.stuck_now()}
         ready = await offload(self._store.ready, self.stage, busy, slots, look=hinted)
-        if self.trouble and not ready.ids and not self._in_hand:
-            await self._probe()
+        if self.trouble and not self._in_hand and not await self._is_worth_asking(with_job=bool(ready.ids)):
+            self._is_hinted = True
+            return
         for name in ready.ids:
             if self._is_on_its_way(name) or len(self._in_hand) + self._reserved >= self._limit:
                 self._is_hinted = True  # it may not arrive, or others took the places meanwhile: look again
@@ -188,17 +199,18 @@ class Lane:
         self._in_hand[name] = task
         task.add_done_callback(partial(self._put_down, name))
 
-    async def _probe(self) -> None:
-        """Ask a backend that was away when no job is left to ask it with."""
+    async def _is_worth_asking(self, *, with_job: bool) -> bool:
+        """Ask a backend that was away where no job is left to do it, or would take the GPU for nothing."""
+        if with_job and not self._gpu:
+            return True
         try:
-            async with asyncio.timeout(self._policy.down_max_s):
-                await self._work.backend.probe()
+            await self._attempts.knock()
         except (Unavailable, Unusable) as error:
             self._breaker.away(error)
-        except Exception:  # noqa: BLE001 - anything else is an answer
+            return False
+        if not with_job:
             self._breaker.answered()
-        else:
-            self._breaker.answered()
+        return True
 
     async def _let_go_of_moved(self) -> None:
         if self._attempts.in_work:
@@ -211,10 +223,17 @@ class Lane:
         if name in self._attempts.moved_on:
             self._attempts.moved_on.discard(name)
             if self._is_open and not self._is_hinted:
+                self._rest()
                 return  # nobody waits for its place
         else:
             self._is_hinted = True  # it may still be here, to be begun again
         self._woken.set()
+
+    def _rest(self) -> None:
+        """Leave the GPU to others where nothing is to be begun, or waits for a suspect."""
+        begins_nothing = self.is_idle or not self._engine.quarantine.is_quiet
+        if self._gpu and begins_nothing and not self._woken.is_set():
+            self._gpu.rest(self.stage)
 
     async def _stop(self) -> None:
         tasks = list(self._in_hand.values())
@@ -225,12 +244,25 @@ class Lane:
             await self._attempts.give_back(job)
 
     async def _job(self, name: str, *, suspect: bool) -> None:
+        # The GPU last: who has it waits for nobody, ends and passes it on; so those who wait for it leave the
+        # quarantine, too, and a suspect comes to be alone. The other way round, one would hold it who may not work.
         async with self._engine.quarantine.turn(suspect=suspect):
-            await self._attempts.make(name, self._handed_over.pop(name, None))
+            await self._give_back_what_would_wait(name)
+            async with self._gpu.turn(self.stage, self._work.backend) if self._gpu else contextlib.nullcontext():
+                await self._attempts.make(name, self._handed_over.pop(name, None))
+
+    async def _give_back_what_would_wait(self, name: str) -> None:
+        """A job that was handed over while another stage took the GPU is to wait for it with no attempt counted."""
+        if self._gpu and name in self._handed_over and self._gpu.would_wait(self.stage):
+            await self._attempts.give_back(self._handed_over.pop(name))
 
 
 class Engine:
-    """The three lanes."""
+    """The three lanes.
+
+    Args:
+        gpu: the turns of stages whose backends hold the GPU; None where it has room for all of them.
+    """
 
     def __init__(
         self,
@@ -241,8 +273,10 @@ class Engine:
         events: Events,
         gate: StorageGate,
         policy: Policy,
+        gpu: Gpu | None = None,
     ) -> None:
         self.quarantine: Final = Quarantine()
+        self.gpu: Final = gpu
         self.lanes: Final = {
             stage: Lane(
                 stage, work, engine=self, store=store, events=events, gate=gate, limit=limits[stage], policy=policy

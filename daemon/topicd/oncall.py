@@ -19,7 +19,7 @@ from topicd.archive import NoArchive
 from topicd.findings import Level
 from topicd.home import Home
 from topicd.progress import visible
-from topicd.settings import Settings, env_name
+from topicd.settings import Settings, env_name, plain
 
 if TYPE_CHECKING:
     from topicd.fsck import Result
@@ -124,16 +124,18 @@ def settings_text(settings: Settings, *, has_secrets: bool) -> str:
         value = getattr(settings, name)
         if value == info.default:
             continue
-        bare = value.get_secret_value() if isinstance(value, SecretStr) else _plain(value)
-        shown = bare if has_secrets else "" if isinstance(value, SecretStr) else _without_secret(bare)
+        bare = plain(value)
+        shown = bare if has_secrets else _without_secrets(value)
         if shown != bare:
             lines.append("# a secret was left out of the next line")
         lines.append(f"{env_name(name, info)}={_quoted(shown)}")
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _without_secrets(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return ""
+    return plain(tuple(map(_without_secret, value)) if isinstance(value, tuple) else value)
 
 
 def _without_secret(text: str) -> str:

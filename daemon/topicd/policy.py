@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from topicd.errors import Rejected
+from topicd.errors import Rejected, RetryLater, Unavailable
 
 JITTER: Final = 0.1
 
@@ -35,6 +35,25 @@ def crash_loop(crashes: int) -> Rejected:
         "crash_loop",
         f"the daemon died {crashes} times while this job was in work",
         hint="look at the log before each death; mend the cause, then `topicd retry`",
+    )
+
+
+def server_died(error: Unavailable) -> RetryLater:
+    """Return what is said of a job at which the backend dies, though it answers before."""
+    return RetryLater(
+        "server_died",
+        f"the backend answered, and died at this job again: {error.message}",
+        hint="look at the log of its server; it may lack memory for what this job asks. `topicd retry` tries again",
+        unit=error.unit,
+    )
+
+
+def silent(seconds: float) -> Unavailable:
+    """Return what is said of a backend that does not say what it is."""
+    return Unavailable(
+        "probe_timeout",
+        f"no answer within {seconds:g} s to the question what it is",
+        hint="look at the log of its server",
     )
 
 

@@ -7,16 +7,13 @@ daemon down and never disagrees with `ls`.
 
 import contextlib
 import heapq
-import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from topicd import __version__
+from topicd import __version__, readiness
 from topicd import job as files
 from topicd.durable import free_bytes
 from topicd.errors import TopicdError
@@ -29,18 +26,7 @@ from topicd.telemetry.events import rfc3339
 from topicd.workspace import Workspace, read_limited, stage_of
 
 LISTED_MAX: Final = 20
-ASK_TIMEOUT_S: Final = 2.0
 GB_BYTES: Final = 1_000_000_000
-_WATCHER: Final = {
-    "mode": str,
-    "up": bool,
-    "trouble": str,
-    "hint": str,
-    "restarts": int,
-    "overflows": int,
-    "wake_failures": int,
-}
-
 Json = dict[str, Any]
 
 
@@ -82,13 +68,15 @@ class Report:
     def status(self) -> Json:
         """Return everything `topicd status --json` prints."""
         holder = self._store.holder()
-        ready, watcher = _ask_ready(holder) if holder else (None, None)
+        told = readiness.ask(holder) if holder else readiness.Told()
         return {
             "version": __version__,
             "home": str(self._spool.home.absolute()),
             "daemon": {**{key: holder[key] for key in ("pid", "host", "port", "version") if key in holder}} or None,
-            "ready": ready,
-            "watcher": watcher,
+            "ready": told.ready,
+            "watcher": told.watcher,
+            "servers": told.servers,
+            "warnings": told.warnings,
             "jobs": self._spool.counts(),
             "open": [
                 self._line(Found(stage, name, self._spool.place(stage) / name), holder) for stage, name in self._open()
@@ -180,37 +168,6 @@ class Report:
         return {"waiting": len(topics), "ignored": [entry._asdict() for entry in ignored[:LISTED_MAX]], "error": ""}
 
 
-def _ask_ready(holder: Mapping[str, object]) -> tuple[Json, Json | None]:
-    """Ask the running daemon what it lacks, and how it watches.
-
-    Loopback by plain HTTP, so the standard library serves.
-    """
-    host = str(holder.get("host", "127.0.0.1"))
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://{host}:{holder.get('port', 0)}/readyz", timeout=ASK_TIMEOUT_S) as answer:
-            body = answer.read(65_536)
-    except urllib.error.HTTPError as answer:
-        with answer:
-            body = answer.read(65_536)
-    except (OSError, ValueError) as error:
-        return {"ok": False, "why": [f"the daemon does not answer: {error}"]}, None
-    with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(body)
-        if isinstance(said, dict) and isinstance(said.get("why"), list):
-            ready = {"ok": said.get("ok") is True, "why": [str(why) for why in said["why"]]}
-            return ready, _watcher(said.get("watcher"))
-    return {"ok": False, "why": ["the daemon's answer cannot be read"]}, None
-
-
-def _watcher(said: object) -> Json | None:
-    """Return what a daemon says of its watcher, if it is all of it; an older one says nothing."""
-    if isinstance(said, dict) and all(isinstance(said.get(key), kind) for key, kind in _WATCHER.items()):
-        return {key: said[key] for key in _WATCHER}
-    return None
-
-
 def status_text(told: Json) -> Iterator[str]:
     """Yield the lines of `status`."""
     daemon = told["daemon"]
@@ -222,8 +179,10 @@ def status_text(told: Json) -> Iterator[str]:
     )
     known = (told["watcher"] or {}).get("trouble")
     yield from (f"        ! {why}" for why in (told["ready"] or {}).get("why", []) if why != known)
+    yield from (f"        warning: {words}" for words in told["warnings"])
     if told["watcher"]:
         yield from _watcher_text(told["watcher"])
+    yield from map(_server_text, told["servers"])
     yield "jobs    " + ", ".join(
         f"{count} {'done' if place == DONE else place}" for place, count in told["jobs"].items()
     )
@@ -252,6 +211,15 @@ def _watcher_text(watcher: Json) -> Iterator[str]:
     if watcher["trouble"]:
         yield f"        ! {watcher['trouble']}"
         yield from ([f"        hint: {watcher['hint']}"] if watcher["hint"] else [])
+
+
+def _server_text(server: Json) -> str:
+    known = f"server  {server['server']} for {server['stage']}: "
+    if server["since"]:
+        known += f"{server['state']} since {server['since']}: {server['trouble']}"
+    else:
+        known += f"well, {server['calls']} under way, {server['waiting']} waiting"
+    return known + (f"; {server['note']}" if server["note"] else "")
 
 
 def show_text(told: Json) -> Iterator[str]:

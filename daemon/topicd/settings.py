@@ -4,9 +4,9 @@ Owns every setting's name, unit, bounds and reason. Promises that a wrong value,
 not exist, is told in one readable line each before anything starts. Never read by anything but the command line
 and what builds the daemon.
 
-Settings come from the environment, then from a file `.env` in the current directory, then from the defaults
-here. Names that the owner's other services use too (`OLLAMA_BASE_URL`, `SSL_VERIFY`, …) are kept as they are;
-all others begin with `TOPICD_`.
+Settings come from the environment, then from the files that `NAME_FILE` names for secrets, then from systemd's
+credentials, then from a file `.env` in the current directory, then from the defaults. Names that the owner's other
+services use too are in `settings_servers.py` and kept as they are; all others begin with `TOPICD_`.
 """
 
 import difflib
@@ -16,32 +16,24 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from topicd.errors import Unusable
+from topicd.secret_files import SecretFiles
+from topicd.settings_servers import Language, OptionalPath, ServerSettings
 
 PREFIX = "TOPICD_"
 ENV_FILE = Path(".env")
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
 VALUE_CHARS_MAX = 100
 
 
-def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
-
-
-OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
-Url = Annotated[str, Field(pattern=r"^(https?://[^\s/]+.*)?$")]
 BackendName = Annotated[str, Field(pattern=r"^(auto|[a-z0-9]+|[\w.]+:\w+)$")]
 
 
-def _owner(name: str, default: object, description: str, **bounds: object) -> object:
-    """Declare a setting whose name has no prefix because other services of the owner use it too."""
-    return Field(default, validation_alias=name, description=description, **bounds)  # type: ignore[call-overload]
-
-
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """The settings, checked and frozen. Each description is the line that `.env.example` shows."""
 
     model_config = SettingsConfigDict(
@@ -57,26 +49,9 @@ class Settings(BaseSettings):
     input_dir: OptionalPath = Field(None, description="where topics are dropped; empty: input/ under the home")
     output_dir: OptionalPath = Field(None, description="where finished folders go; empty: output/ under the home")
 
-    script_backend: BackendName = Field("auto", description="auto, embedded, ollama, or package.module:Class")
-    audio_backend: BackendName = Field("auto", description="auto, embedded, piper, or package.module:Class")
-    image_backend: BackendName = Field("auto", description="auto, embedded, a1111, or package.module:Class")
-
-    ollama_base_url: Url = _owner("OLLAMA_BASE_URL", "", "Ollama's address, such as http://gpu:11434; empty: none")  # type: ignore[assignment]
-    ollama_model: str = _owner("OLLAMA_MODEL", "llama3.2", "the model that writes scripts on Ollama", max_length=200)  # type: ignore[assignment]
-    tts_base_url: Url = _owner("TTS_BASE_URL", "", "address of a Piper HTTP server; empty: none")  # type: ignore[assignment]
-    tts_voice: str = _owner(
-        "TTS_VOICE", "", "voice for narration; empty: the server's own, or the bundled one", max_length=100
-    )  # type: ignore[assignment]
-    sd_enabled: bool = _owner(
-        "SD_ENABLED", default=False, description="true: pictures come from SD_BASE_URL; false: cards are drawn"
-    )  # type: ignore[assignment]
-    sd_base_url: Url = _owner("SD_BASE_URL", "", "address of a server with the AUTOMATIC1111 API; empty: none")  # type: ignore[assignment]
-    ssl_verify: bool = _owner(
-        "SSL_VERIFY", default=True, description="false: do not check TLS certificates; warned of at every start"
-    )  # type: ignore[assignment]
-    ssl_ca_file: OptionalPath = _owner(
-        "SSL_CA_FILE", None, "PEM file of a private certificate authority, trusted beside the system's"
-    )  # type: ignore[assignment]
+    script_backend: BackendName = Field("auto", description="auto, embedded, ollama, openai, or package.module:Class")
+    audio_backend: BackendName = Field("auto", description="auto, embedded, piper, openai, or package.module:Class")
+    image_backend: BackendName = Field("auto", description="auto, embedded, a1111, openai, or package.module:Class")
 
     llm_file: OptionalPath = Field(None, description="GGUF file for the embedded LLM; empty: the small bundled one")
     voice_file: OptionalPath = Field(
@@ -84,9 +59,14 @@ class Settings(BaseSettings):
     )
     worker_idle_s: float = Field(60.0, ge=1, le=86_400, description="seconds an idle worker process is kept")
 
-    language: str = Field(
-        "en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="language of topics that name none"
+    prompts_dir: OptionalPath = Field(
+        None, description="prompts of your own, such as pt-BR.txt; empty: prompts/ under the home"
     )
+    gpu_exclusive: bool = Field(
+        default=False, description="true: stages whose servers share one GPU take turns and free its memory"
+    )
+
+    language: Language = Field("en", description="language of topics that name none")
     scenes: int = Field(5, ge=1, le=50, description="scenes in a script when the topic names no number")
     scenes_max: int = Field(20, ge=1, le=50, description="most scenes a topic may ask for")
     scene_pause_s: float = Field(0.6, ge=0, le=10, description="seconds of silence between scenes")
@@ -104,16 +84,19 @@ class Settings(BaseSettings):
     poll_s: float = Field(2.0, ge=0.2, le=60, description="seconds between looks when polling")
 
     script_jobs: int = Field(
-        1, ge=1, le=64, description="jobs in the scripts stage at once, as far as its backend takes them"
+        0, ge=0, le=64, description="most jobs in the scripts stage at once; 0: as many as its backend takes calls"
     )
     audio_jobs: int = Field(
-        1, ge=1, le=64, description="jobs in the audio stage at once, as far as its backend takes them"
+        0, ge=0, le=64, description="most jobs in the audio stage at once; 0: as many as its backend takes calls"
     )
     image_jobs: int = Field(
-        1, ge=1, le=64, description="jobs in the images stage at once, as far as its backend takes them"
+        0, ge=0, le=64, description="most jobs in the images stage at once; 0: as many as its backend takes calls"
     )
     script_timeout_s: float = Field(
         900.0, ge=1, le=86_400, description="longest a backend may take for one script, in seconds"
+    )
+    script_silence_s: float = Field(
+        300.0, ge=1, le=86_400, description="longest silence of a server that writes a script, in seconds"
     )
     audio_timeout_s: float = Field(
         300.0, ge=1, le=86_400, description="longest a backend may take for one scene's audio, in seconds"
@@ -151,6 +134,21 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, the strongest first."""
+        del file_secret_settings
+        credentials = os.environ.get(CREDENTIALS)
+        given = (SecretsSettingsSource(settings_cls, secrets_dir=credentials),) if credentials else ()
+        return init_settings, env_settings, SecretFiles(settings_cls, ENV_FILE), *given, dotenv_settings
+
     @property
     def input_path(self) -> Path:
         """Where topics are dropped."""
@@ -160,6 +158,11 @@ class Settings(BaseSettings):
     def output_path(self) -> Path:
         """Where finished folders go."""
         return self.output_dir or self.home / "output"
+
+    @property
+    def prompts_path(self) -> Path:
+        """Where a person's own prompts are, if there are any."""
+        return self.prompts_dir or self.home / "prompts"
 
 
 def env_name(name: str, info: FieldInfo) -> str:
@@ -176,6 +179,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     faults = list(_unknown_names(environ))
     try:
         settings = Settings()
+    except Unusable as error:
+        faults.append(error.message)
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         faults += list(_told(error))
     if faults:
@@ -204,11 +209,24 @@ def _told(error: ValidationError | OSError | UnicodeDecodeError) -> Iterator[str
         yield f"{ENV_FILE}: {error}"
         return
     names = {name: env_name(name, info) for name, info in Settings.model_fields.items()}
+    secrets = {each for name, info in Settings.model_fields.items() if is_secret(info) for each in (name, names[name])}
     for fault in error.errors(include_url=False):
         place = str(fault["loc"][0]) if fault["loc"] else "settings"
         name = names.get(place, place if place.isupper() else PREFIX + place.upper())
-        why = "an address begins with http:// or https://" if name.endswith("_URL") else fault["msg"].lower()
+        why = "an address begins with http:// or https://" if name.endswith("_URL") else _why(fault["msg"])
+        if place in secrets:
+            yield f"{name}: {why}"
+            continue
         yield f"{name}={_told_value(str(fault['input']))!r}: {why}"
+
+
+def _why(message: str) -> str:
+    return message.removeprefix("Value error, ") if message.startswith("Value error, ") else message.lower()
+
+
+def is_secret(info: FieldInfo) -> bool:
+    """Tell whether a setting must not be shown."""
+    return info.annotation is SecretStr
 
 
 def _told_value(value: str) -> str:
@@ -228,17 +246,29 @@ def example() -> str:
         "# Settings of topicd. Copy to .env, or set in the environment (which wins). Every line here is a default.",
         "# Made from the code by `make env-example`; a test holds it to the code.",
     ]
-    for name, info in Settings.model_fields.items():
-        lines += ["", f"# {info.description}{_bounds(info)}", f"#{env_name(name, info)}={_shown(info.default)}"]
+    # topicd's own first, then those that it shares with others.
+    for name, info in sorted(Settings.model_fields.items(), key=lambda field: field[1].validation_alias is not None):
+        lines += ["", f"# {info.description}{_bounds(info)}", f"#{env_name(name, info)}={plain(info.default)}"]
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def plain(value: object) -> str:
+    """Return a setting's value as it is written in `.env`; a secret is written, too."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case SecretStr():
+            return value.get_secret_value()
+        case tuple():
+            return ",".join(value)
+        case Mapping():
+            return ",".join(f"{key}={each}" for key, each in value.items())
+        case _:
+            return "" if value is None else str(value)
 
 
 def _bounds(info: FieldInfo) -> str:
     found = {key: getattr(rule, key) for rule in info.metadata for key in ("ge", "le") if hasattr(rule, key)}
-    return f" ({_shown(found['ge'])} … {_shown(found['le'])})" if len(found) == 2 else ""  # noqa: PLR2004 - both ends
+    return f" ({plain(found['ge'])} … {plain(found['le'])})" if len(found) == 2 else ""  # noqa: PLR2004 - both ends

@@ -19,8 +19,8 @@ from fakes.piper_server import PiperServer
 from fakes.poison import TWO_GB, Boastful, Sync
 from rig.daemon import FAKES, QUICK, Daemon, Home, load, running, until
 from topicd.backends.base import Script, ScriptRequest
-from topicd.build import BODY_BYTES_MAX
 from topicd.errors import RetryLater, Unusable
+from topicd.servers import BODY_BYTES_MAX
 from topicd.stages.ask import ask
 from topicd.stages.base import made_by
 

@@ -1,9 +1,11 @@
 """A double of the AUTOMATIC1111 API: the web UI's, and stable-diffusion.cpp's where it differs.
 
 The picture is the server's choice of format and comes as base64; `info` is a JSON string, empty, or missing;
-an unknown sampler is a 404 with words; without `--api` everything is a 404.
+an unknown sampler is a 404 with words; without `--api` everything is a 404. stable-diffusion.cpp's server tells no
+progress, cannot be interrupted, keeps its one model loaded, and answers what it does not know with its web page.
 """
 
+import asyncio
 import base64
 import io
 import json
@@ -32,10 +34,19 @@ class A1111Server(Serving):
         info: a JSON string, an empty one, or None for none.
         answer: what to answer instead, when set.
         fault: none (empty), or one of `oom`, `no_images`.
+        may_draw: pictures wait for it.
+        progress: 0 … 1, of the picture under way.
+        interrupted: how often it was.
+        holds_memory: whether a checkpoint is loaded.
     """
 
-    def __init__(self, *, api: bool = True, models: tuple[str, ...] = ("base",)) -> None:
+    def __init__(self, *, api: bool = True, is_web_ui: bool = True, models: tuple[str, ...] = ("base",)) -> None:
         super().__init__()
+        self.may_draw = asyncio.Event()
+        self.may_draw.set()
+        self.progress = 0.0
+        self.interrupted = 0
+        self.holds_memory = False
         self.models = models
         self.image = picture()
         self.info: str | None = INFO
@@ -45,7 +56,14 @@ class A1111Server(Serving):
         if api:
             self.route("GET", "/sdapi/v1/options", self._options)
             self.route("GET", "/sdapi/v1/sd-models", self._models)
+            self.route("GET", "/sdapi/v1/samplers", self._samplers)
             self.route("POST", "/sdapi/v1/txt2img", self._txt2img)
+        if api and is_web_ui:
+            self.route("GET", "/sdapi/v1/progress", self._progress)
+            self.route("POST", "/sdapi/v1/interrupt", self._interrupt)
+            self.route("POST", "/sdapi/v1/unload-checkpoint", self._unload)
+        elif api:
+            self.route("GET", "/{anything:.*}", self._page)
 
     async def _options(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"samples_format": "png", "sd_model_checkpoint": self.models[0]})
@@ -53,6 +71,23 @@ class A1111Server(Serving):
     async def _models(self, _: web.Request) -> web.StreamResponse:
         models = [{"title": f"{name}.safetensors [6ce0161689]", "model_name": name} for name in self.models]
         return web.json_response(models)
+
+    async def _samplers(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response([{"name": name, "aliases": []} for name in sorted(self.samplers) if name])
+
+    async def _progress(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"progress": self.progress, "eta_relative": 1.0, "state": {}, "current_image": None})
+
+    async def _interrupt(self, _: web.Request) -> web.StreamResponse:
+        self.interrupted += 1
+        return web.json_response({})
+
+    async def _unload(self, _: web.Request) -> web.StreamResponse:
+        self.holds_memory = False
+        return web.json_response({})
+
+    async def _page(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text="<!doctype html><title>sd.cpp</title>", content_type="text/html")
 
     async def _txt2img(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -63,6 +98,8 @@ class A1111Server(Serving):
         if self.fault == "oom":
             error = {"error": "OutOfMemoryError", "detail": "", "body": "", "errors": "CUDA out of memory."}
             return web.json_response(error, status=500)
+        self.holds_memory = True
+        await self.may_draw.wait()
         return web.json_response(self._drawn(body) if self.answer is None else self.answer)
 
     def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Serving:
         self.app = web.Application()
         self.asked: list[tuple[str, str, Any]] = []
         self.url = ""
+        self._port = 0
         self._runner: web.AppRunner | None = None
 
     def route(self, method: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
@@ -39,10 +40,11 @@ class Serving:
     async def __aenter__(self) -> Self:
         self._runner = web.AppRunner(self.app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        # A server that has been up returns to where it was.
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
         await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        host, self._port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{self._port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -193,7 +193,7 @@ class TestConnection:
 
         seen = asyncio.Event()
         async with talk(broken) as (_server, client):
-            chunks = client._chunks("GET", "/", None)
+            chunks = client._chunks("GET", "/", None, is_work=False)
             assert await anext(chunks) == b"{"
             seen.set()
             error = await trouble_of(anext(chunks))
@@ -767,7 +767,8 @@ class TestA1111:
         async with a1111(model="base", steps=8) as (_, backend):
             assert isinstance(backend, ImageBackend)
             assert (backend.name, backend.calls_max, backend.holds_gpu) == ("a1111", 1, True)
-            assert backend.provenance() == {"server": "a1111", "model": "base", "steps": "8", "cfg_scale": "7.0"}
+            settings = {"server": "a1111", "model": "base", "steps": "8", "cfg_scale": "7.0"}
+            assert backend.provenance() == {**settings, "prompt": "", "negative_prompt": ""}
 
     async def test_picture_and_what_was_asked(self) -> None:
         async with a1111(model="base", sampler="Euler a") as (server, backend):
@@ -776,6 +777,7 @@ class TestA1111:
         assert server.bodies("/sdapi/v1/txt2img") == [
             {
                 "prompt": "a lighthouse, oil",
+                "negative_prompt": "",
                 "width": 1288,
                 "height": 720,
                 "seed": 42,

@@ -153,6 +153,7 @@ class Bench:
                 scenes_max=3,
                 language="en",
                 voice="",
+                voices={},
             ),
             Stage.AUDIO: AudioStage(FakeAudio(), self.press, events=events, timeout_s=30, scene_pause_s=0.1),
             Stage.IMAGES: ImagesStage(

@@ -75,6 +75,7 @@ class Desk:
                 scenes_max=3,
                 language="en",
                 voice="",
+                voices={},
             ),
             Stage.AUDIO: AudioStage(self.speaker, self.press, events=events, timeout_s=30, scene_pause_s=0.1),
             Stage.IMAGES: ImagesStage(

@@ -36,7 +36,13 @@ SICK = "integration/test_sick_disks.py::"
 FSCK = "integration/test_fsck.py::"
 BACKUP = "integration/test_backup.py::"
 POWER = "integration/test_power_loss.py::"
+OUTAGE = "integration/test_engine_outage.py::"
+CLIENT = "integration/test_client_limits.py::"
 GROUP = "integration/test_group_commit.py::"
+CIRCUIT = "unit/test_circuit.py::"
+LIMITS = "unit/test_limits.py::"
+POOL = "unit/test_pool.py::"
+GPU = "unit/test_gpu.py::"
 BACKLOG = "unit/test_backlog.py::"
 DURABLE = "unit/test_durable.py::"
 WORKSPACE = "unit/test_workspace.py::"
@@ -638,11 +644,10 @@ ATTEMPTS = (
     ),
     Fault(
         "a backend that is away costs an attempt",
-        "                self._breaker.away(error)\n"
-        "                await self._commit(self._moves.give_back(self.stage, job))\n",
-        "                self._breaker.away(error)\n                await self._commit(\n"
-        "                    self._moves.defer(self.stage, job, Trouble.of(error, stage=self.stage, at=0.0), 0.0)\n"
-        "                )\n",
+        "        else:\n            await self._commit(self._moves.give_back(self.stage, job))\n",
+        "        else:\n            await self._commit(\n"
+        "                self._moves.defer(self.stage, job, Trouble.of(error, stage=self.stage, at=0.0), 0.0)\n"
+        "            )\n",
         AWAY,
     ),
     Fault(
@@ -901,8 +906,8 @@ UNITS = (
 WORKS = (
     Fault(
         "a script kept though its topic has changed",
-        "digest(request=asdict(request), voice=self._chosen_voice(topic), by=by)",
-        "digest(voice=self._chosen_voice(topic), by=by)",
+        "digest(request=asdict(request), voice=voice, by=by)",
+        "digest(voice=voice, by=by)",
         REMADE,
     ),
     Fault(
@@ -971,8 +976,8 @@ FSCKS = (
     ),
     Fault(
         "what moves reported after one look",
-        "LOOKS: Final = 3\n",
-        "LOOKS: Final = 1\n",
+        "\nLOOKS: Final = 3\n",
+        "\nLOOKS: Final = 1\n",
         f"{FSCK}test_a_claim_that_is_made_just_now_is_not_reported",
     ),
     Fault(
@@ -1070,6 +1075,70 @@ BACKUPS = (
     ),
 )
 
+BACKENDS = (
+    Fault(
+        "a circuit that does not open",
+        "                self._away(error, is_trial=is_trial)\n",
+        "                pass\n",
+        f"{CIRCUIT}test_each_row_of_the_table[closed-Unavailable]",
+    ),
+    Fault(
+        "a circuit that lets everyone through while one tries",
+        "        return max(left_s, TRYING_AFTER_S) if self._is_trying else left_s\n",
+        "        return left_s\n",
+        f"{CIRCUIT}test_each_row_of_the_table[half-open-another call]",
+    ),
+    Fault(
+        "a rate not kept",
+        "            await self._keep_rate()\n",
+        "",
+        f"{LIMITS}test_so_many_at_once_then_none_until_the_period_is_over",
+    ),
+    Fault(
+        "a place not given back after an error",
+        "        finally:\n            self._places.release()\n",
+        "        except BaseException:\n            raise\n        else:\n            self._places.release()\n",
+        f"{LIMITS}test_an_error_inside_gives_the_place_up",
+    ),
+    Fault(
+        "a pool that keeps asking a member that is away",
+        "                with member.circuit.call(member.server):\n"
+        "                    return await call(member.backend)\n",
+        "                return await call(member.backend)\n",
+        f"{POOL}test_one_that_is_away_is_passed_over_until_its_time_is_up[Unavailable]",
+    ),
+    Fault(
+        "a pool that is away as soon as one of its members is",
+        "                errors.append(error)\n            finally:\n",
+        "                raise _worst([error]) from error\n            finally:\n",
+        f"{POOL}test_another_one_does_the_call[Unavailable]",
+    ),
+    Fault(
+        "a pool that gives all its calls to one member",
+        "key=lambda each: (each.circuit.wait_s > 0, each.load)",
+        "key=lambda each: each.circuit.wait_s > 0",
+        f"{POOL}test_two_calls_at_once_are_one_on_each",
+    ),
+    Fault(
+        "a secret that a server repeats let through",
+        "            data = data.replace(secret, ",
+        "            data.replace(secret, ",
+        f"{CLIENT}test_a_secret_that_an_answer_repeats_is_in_no_value[token]",
+    ),
+    Fault(
+        "a job that the backend dies of each time tried for ever",
+        "        return name in self.tested\n",
+        "        return False\n",
+        f"{OUTAGE}test_what_says_nothing_of_the_job_neither_clears_nor_blames_it[away]",
+    ),
+    Fault(
+        "a GPU not freed when it passes on",
+        "                await self._backend.free()\n",
+        "                pass\n",
+        f"{GPU}test_the_stage_that_had_it_last_takes_it_again_without_freeing_and_another_frees_it",
+    ),
+)
+
 FAULTS = (
     *CLAIMS,
     *MOVES,
@@ -1086,4 +1155,5 @@ FAULTS = (
     *WORKS,
     *FSCKS,
     *BACKUPS,
+    *BACKENDS,
 )

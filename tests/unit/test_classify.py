@@ -16,6 +16,7 @@ from topicd.errors import Rejected, RetryLater, TopicdError, Unavailable, Unusab
 
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 IN_90_S = "Sun, 22 Nov 2026 10:01:30 GMT"
+IN_90_S_OF_RFC_850 = "Sunday, 22-Nov-26 10:01:30 GMT"
 
 
 def caused_by(error: Exception, cause: Exception) -> Exception:
@@ -34,13 +35,22 @@ RESPONSES: list[tuple[int, dict[str, str], type[TopicdError], str, float | None]
     (405, {}, Unusable, "method_not_allowed", None),
     (407, {}, Unusable, "proxy_unauthorized", None),
     (408, {}, RetryLater, "request_timeout", None),
+    (408, {"Retry-After": "2"}, RetryLater, "request_timeout", 2.0),
     (413, {}, Rejected, "request_too_large", None),
+    (413, {"Retry-After": "5"}, Rejected, "request_too_large", None),
+    (414, {}, Rejected, "request_too_large", None),
     (418, {}, Unusable, "refused", None),
     (422, {}, Rejected, "bad_request", None),
     (425, {}, RetryLater, "too_early", None),
+    (425, {"Retry-After": "1"}, RetryLater, "too_early", 1.0),
     (429, {}, RetryLater, "rate_limited", None),
     (429, {"Retry-After": "soon"}, RetryLater, "rate_limited", None),
+    (429, {"Retry-After": ""}, RetryLater, "rate_limited", None),
+    (429, {"Retry-After": "-7"}, RetryLater, "rate_limited", None),
+    (429, {"Retry-After": "7.5"}, RetryLater, "rate_limited", None),
+    (429, {"Retry-After": "0"}, Unavailable, "rate_limited", 0.0),
     (429, {"Retry-After": "7"}, Unavailable, "rate_limited", 7.0),
+    (429, {"Retry-After": " 7 "}, Unavailable, "rate_limited", 7.0),
     (429, {"Retry-After": IN_90_S, "Date": DATE}, Unavailable, "rate_limited", 90.0),
     (429, {"Retry-After": DATE, "Date": IN_90_S}, Unavailable, "rate_limited", 0.0),
     (429, {"Retry-After": "9" * 400}, Unavailable, "rate_limited", 3600.0),
@@ -48,16 +58,24 @@ RESPONSES: list[tuple[int, dict[str, str], type[TopicdError], str, float | None]
     (500, {"Retry-After": "3"}, RetryLater, "server_error", 3.0),
     (501, {}, RetryLater, "server_error", None),
     (502, {}, Unavailable, "bad_gateway", None),
+    (502, {"Retry-After": "6"}, Unavailable, "bad_gateway", 6.0),
     (503, {}, Unavailable, "busy", None),
     (503, {"Retry-After": "11"}, Unavailable, "busy", 11.0),
-    (503, {"Retry-After": "Mon, 01 Jan 2001 00:00:00 -0000", "Date": DATE}, Unavailable, "busy", None),
+    (503, {"Retry-After": IN_90_S, "Date": DATE}, Unavailable, "busy", 90.0),
+    (503, {"Retry-After": IN_90_S_OF_RFC_850, "Date": DATE}, Unavailable, "busy", 90.0),
+    (503, {"Retry-After": "Mon, 01 Jan 2001 00:00:00 -0000", "Date": DATE}, Unavailable, "busy", 0.0),
     (504, {}, RetryLater, "gateway_timeout", None),
+    (504, {"Retry-After": "4"}, RetryLater, "gateway_timeout", 4.0),
+    (507, {}, RetryLater, "server_error", None),
     (599, {}, RetryLater, "server_error", None),
     (204, {}, RetryLater, "bad_answer", None),
 ]
 
 EXCEPTIONS: list[tuple[Exception, type[TopicdError], str]] = [
+    # no name, no connection
     (caused_by(httpx.ConnectError(""), socket.gaierror(socket.EAI_NONAME, "x")), Unavailable, "dns_failed"),
+    (caused_by(httpx.ConnectError(""), socket.gaierror(socket.EAI_AGAIN, "x")), Unavailable, "dns_failed"),
+    (socket.gaierror(socket.EAI_FAIL, "x"), Unavailable, "dns_failed"),
     (caused_by(httpx.ConnectError(""), ConnectionRefusedError()), Unavailable, "connect_refused"),
     (
         caused_by(httpx.ConnectError(""), ExceptionGroup("all", [ConnectionRefusedError(), OSError()])),
@@ -65,26 +83,45 @@ EXCEPTIONS: list[tuple[Exception, type[TopicdError], str]] = [
         "connect_refused",
     ),
     (caused_by(httpx.ConnectError(""), OSError(errno.ENETUNREACH, "x")), Unavailable, "connect_failed"),
+    (caused_by(httpx.ConnectError(""), ConnectionResetError()), Unavailable, "connect_failed"),
+    (httpx.ProxyError(""), Unavailable, "connect_failed"),
+    (OSError(errno.EMFILE, "x"), Unavailable, "connect_failed"),
+    # a connection that breaks before there is an answer
+    (httpx.ReadError(""), Unavailable, "connection_reset"),
+    (caused_by(httpx.ReadError(""), ConnectionResetError()), Unavailable, "connection_reset"),
+    (caused_by(httpx.WriteError(""), BrokenPipeError()), Unavailable, "connection_reset"),
+    (httpx.CloseError(""), Unavailable, "connection_reset"),
+    (httpx.RemoteProtocolError(""), Unavailable, "connection_reset"),
+    # TLS
     (caused_by(httpx.ConnectError(""), ssl.SSLCertVerificationError()), Unusable, "tls_untrusted"),
     (caused_by(httpx.ConnectError(""), ssl.SSLError()), Unavailable, "tls_failed"),
+    (caused_by(httpx.ConnectError(""), ssl.SSLEOFError()), Unavailable, "tls_failed"),
+    (ssl.SSLZeroReturnError(), Unavailable, "tls_failed"),
+    # time: to connect, for a read or a write, in all
     (caused_by(httpx.ConnectTimeout(""), TimeoutError()), Unavailable, "connect_timeout"),
     (httpx.PoolTimeout(""), Unavailable, "connect_timeout"),
     (caused_by(httpx.ReadTimeout(""), TimeoutError()), RetryLater, "read_timeout"),
     (httpx.WriteTimeout(""), RetryLater, "read_timeout"),
     (TimeoutError(), RetryLater, "total_timeout"),
-    (httpx.ReadError(""), Unavailable, "connection_reset"),
-    (httpx.RemoteProtocolError(""), Unavailable, "connection_reset"),
-    (httpx.ProxyError(""), Unavailable, "connect_failed"),
+    (caused_by(TimeoutError(), OSError(errno.EMFILE, "x")), RetryLater, "total_timeout"),
+    # a body that is cut, or too large
     (AnswerCutError(), RetryLater, "answer_cut"),
     (caused_by(AnswerCutError(), httpx.ReadError("")), RetryLater, "answer_cut"),
+    (caused_by(AnswerCutError(), httpx.RemoteProtocolError("")), RetryLater, "answer_cut"),
+    (caused_by(AnswerCutError(), caused_by(httpx.ReadError(""), ssl.SSLError())), RetryLater, "answer_cut"),
     (AnswerTooLargeError(), Rejected, "answer_too_large"),
+    # one that cannot be read: no JSON, no UTF-8, of the wrong type, too deep
     (httpx.DecodingError(""), RetryLater, "bad_answer"),
     (json.JSONDecodeError("", "", 0), RetryLater, "bad_answer"),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, ""), RetryLater, "bad_answer"),
+    (ValueError(), RetryLater, "bad_answer"),
     (RecursionError(), RetryLater, "bad_answer"),
+    # an address of ours that cannot be used
     (httpx.UnsupportedProtocol(""), Unusable, "bad_url"),
     (httpx.InvalidURL(""), Unusable, "bad_url"),
     (httpx.LocalProtocolError(""), Unusable, "bad_url"),
-    (OSError(errno.EMFILE, "x"), Unavailable, "connect_failed"),
+    # and whatever nobody thought of
+    (httpx.TooManyRedirects(""), RetryLater, "request_failed"),
     (RuntimeError("odd"), RetryLater, "request_failed"),
 ]
 
@@ -104,6 +141,7 @@ def test_exception(trouble: Exception, kind: type[TopicdError], cause: str) -> N
     error = classify(trouble, server="gpu:1")
     assert (type(error), error.cause) == (kind, cause)
     assert "gpu:1" in error.message
+    assert error.hint or not isinstance(error, Unavailable | Unusable), "what is waited for tells what to do about it"
 
 
 def test_untrusted_certificate_names_the_setting() -> None:
@@ -113,6 +151,11 @@ def test_untrusted_certificate_names_the_setting() -> None:
 def test_date_without_server_clock_is_taken_against_ours() -> None:
     response = httpx.Response(503, headers={"Retry-After": "Fri, 31 Dec 2100 00:00:00 GMT"})
     assert getattr(classify(response), "after_s", None) == 3600.0
+
+
+def test_date_in_the_oldest_form() -> None:
+    response = httpx.Response(503, headers={"Retry-After": "Sun Nov 22 10:01:30 2026", "Date": DATE})
+    assert getattr(classify(response), "after_s", None) == 90.0
 
 
 @pytest.mark.parametrize(

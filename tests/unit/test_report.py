@@ -21,7 +21,12 @@ from topicd.spool import DONE, Found, Spool
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 
-STATUS = {"version", "home", "daemon", "ready", "watcher", "jobs", "open", "failed", "input", "free_bytes"}
+STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "warnings", "jobs"} | {
+    "open",
+    "failed",
+    "input",
+    "free_bytes",
+}
 STATUS_DAEMON = {"pid", "host", "port", "version"}
 STATUS_READY = {"ok", "why"}
 STATUS_JOBS = {"scripts", "audio", "images", "failed", "held", "output"}
@@ -385,6 +390,48 @@ def test_the_watcher_is_told_as_the_daemon_tells_it_or_not_at_all(desk: Desk, sa
     body = json.dumps({"ok": True, "why": [], "watcher": said}).encode()
     with answering(200, body) as port, locked(desk, version="1", host="127.0.0.1", port=port):
         assert read(desk.report.status())["watcher"] == expected
+
+
+SERVER = {
+    "stage": "scripts",
+    "server": "gpu:11434",
+    "state": "open",
+    "since": "2026-01-01T00:00:00.000Z",
+    "trouble": "away",
+    "calls": 1,
+    "waiting": 2,
+    "note": "pulling llama3.2: 34 %",
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([SERVER], [SERVER]),
+        ([{**SERVER, "new": 1}, {"stage": "audio"}, 3], [SERVER]),
+        ([{**SERVER, "since": None}], []),
+        ({"a": 1}, []),
+        (None, []),
+    ],
+)
+def test_the_servers_are_told_as_the_daemon_tells_them(desk: Desk, said: Any, expected: Any) -> None:
+    body = json.dumps({"ok": True, "why": [], "servers": said, "warnings": ["beware", 1]}).encode()
+    with answering(200, body) as port, locked(desk, version="1", host="127.0.0.1", port=port):
+        told = read(desk.report.status())
+    assert told["servers"] == expected
+    assert told["warnings"] == ["beware"]
+
+
+def test_each_server_has_a_line(desk: Desk) -> None:
+    well = {**SERVER, "state": "closed", "since": "", "trouble": "", "note": ""}
+    body = json.dumps({"ok": True, "why": [], "servers": [SERVER, well], "warnings": ["beware"]}).encode()
+    with answering(200, body) as port, locked(desk, version="1", host="127.0.0.1", port=port):
+        lines = list(status_text(read(desk.report.status())))
+    assert [line for line in lines if line.startswith("server")] == [
+        "server  gpu:11434 for scripts: open since 2026-01-01T00:00:00.000Z: away; pulling llama3.2: 34 %",
+        "server  gpu:11434 for scripts: well, 1 under way, 2 waiting",
+    ]
+    assert "        warning: beware" in lines
 
 
 def test_a_daemon_that_does_not_answer_is_told(desk: Desk) -> None:

@@ -6,32 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 import topicd.settings
+from topicd.backends.limits import Rate
 from topicd.errors import Unusable
-from topicd.settings import PREFIX, Settings, env_name, example, load
+from topicd.settings import CREDENTIALS, PREFIX, Settings, env_name, example, is_secret, load
+from topicd.settings_servers import headers_of
 
 REPOSITORY = Path(__file__).parents[2]
 FIELDS: dict[str, FieldInfo] = dict(Settings.model_fields)
-OWNERS = {
-    "OLLAMA_BASE_URL",
-    "OLLAMA_MODEL",
-    "TTS_BASE_URL",
-    "TTS_VOICE",
-    "SD_ENABLED",
-    "SD_BASE_URL",
-    "SSL_VERIFY",
-    "SSL_CA_FILE",
-}
+SHARED = ("OLLAMA_", "OPENAI_", "TTS_", "SD_", "SSL_")
+OWNERS = sorted(name for name in (env_name(*field) for field in FIELDS.items()) if not name.startswith(PREFIX))
 
 
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting is set, and the current directory has no .env."""
     for name in list(os.environ):
-        if name.startswith(PREFIX) or name in OWNERS:
+        if name.startswith((PREFIX, *SHARED)) or name == CREDENTIALS:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -142,8 +136,8 @@ def test_names_of_others_are_none_of_our_business() -> None:
 
 
 def test_owners_names_have_no_prefix_and_all_others_have_it() -> None:
-    names = {env_name(name, info) for name, info in FIELDS.items()}
-    assert {name for name in names if not name.startswith(PREFIX)} == OWNERS
+    assert len(OWNERS) > 30
+    assert all(name.startswith(SHARED) for name in OWNERS)
     settings = loaded(OLLAMA_MODEL="qwen3", SD_ENABLED="true", SSL_VERIFY="false", TTS_VOICE="joe")
     assert (settings.ollama_model, settings.sd_enabled, settings.ssl_verify, settings.tts_voice) == (
         "qwen3",
@@ -153,7 +147,7 @@ def test_owners_names_have_no_prefix_and_all_others_have_it() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(OWNERS))
+@pytest.mark.parametrize("name", OWNERS)
 def test_an_owners_name_with_the_prefix_is_told(name: str) -> None:
     assert f"TOPICD_{name}: there is no such setting" in refused(**{f"TOPICD_{name}": "true"})
 
@@ -248,6 +242,117 @@ def test_the_example_uncommented_is_the_defaults(tmp_path: Path) -> None:
     assert settings.model_dump() == Settings.model_construct().model_dump()
 
 
+SECRETS = sorted(env_name(name, info) for name, info in FIELDS.items() if is_secret(info))
+TOKENS = [name for name in SECRETS if not name.endswith("_HEADERS")]
+HEADERS = [name for name in SECRETS if name.endswith("_HEADERS")]
+
+
+def value_of(settings: Settings, variable: str) -> object:
+    return getattr(settings, next(name for name, info in FIELDS.items() if env_name(name, info) == variable))
+
+
+def test_tokens_and_headers_are_secrets() -> None:
+    assert len(TOKENS) == len(HEADERS) == 4
+    assert {name for name in OWNERS if re.search("TOKEN$|KEY$|HEADERS$|PASSWORD", name)} == set(SECRETS)
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+def test_a_secret_comes_from_a_file_of_its_own(variable: str, tmp_path: Path) -> None:
+    secret = f'{{"X-Key": "{SECRET}"}}' if variable in HEADERS else SECRET
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    settings = loaded(**{f"{variable}_FILE": f"{tmp_path}/secret"})
+    assert value_of(settings, variable) == SecretStr(secret)
+    assert SECRET not in repr(settings)
+    (tmp_path / ".env").write_text(f"{variable}_FILE={tmp_path}/secret\n")
+    assert value_of(load(), variable) == SecretStr(secret)
+
+
+@pytest.mark.parametrize("name", ["OLLAMA_TOKEN", "ollama_token"])
+def test_a_secret_comes_from_systemds_credentials(name: str, tmp_path: Path) -> None:
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / name).write_text(f"{SECRET}\n")
+    settings = loaded(CREDENTIALS_DIRECTORY=f"{tmp_path}/credentials")
+    assert settings.ollama_token.get_secret_value() == SECRET
+
+
+def test_the_strongest_source_wins(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TTS_TOKEN=from-dotenv\nSD_TOKEN=from-dotenv\nOLLAMA_TOKEN=from-dotenv\n")
+    (tmp_path / "file").write_text("from-file")
+    (tmp_path / "TTS_TOKEN").write_text("from-credential")
+    (tmp_path / "OPENAI_API_KEY").write_text("from-credential")
+    settings = loaded(
+        OLLAMA_TOKEN="from-environment",  # noqa: S106 - as above
+        OPENAI_API_KEY_FILE=f"{tmp_path}/file",
+        CREDENTIALS_DIRECTORY=f"{tmp_path}",
+    )
+    found = [settings.ollama_token, settings.openai_api_key, settings.tts_token, settings.sd_token]
+    assert [each.get_secret_value().removeprefix("from-") for each in found] == [
+        "environment",
+        "file",
+        "credential",
+        "dotenv",
+    ]
+
+
+def test_a_secret_that_is_set_twice_is_told() -> None:
+    told = refused(OLLAMA_TOKEN=SECRET, OLLAMA_TOKEN_FILE="/nowhere")  # noqa: S106 - a path
+    assert told == "OLLAMA_TOKEN and OLLAMA_TOKEN_FILE: set one of them"
+
+
+def test_a_secrets_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    told = refused(SD_TOKEN_FILE="/nowhere/x")  # noqa: S106 - as above
+    assert told == "SD_TOKEN_FILE=/nowhere/x: cannot be read (No such file or directory)"
+    (tmp_path / "large").write_text(SECRET * 10_000)
+    assert "larger than" in refused(SD_TOKEN_FILE=f"{tmp_path}/large")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    assert "UTF-8" in refused(SD_TOKEN_FILE=f"{tmp_path}/bytes")
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("value", [f"{SECRET}\n{SECRET}", f"{SECRET}é", f'{{"a b": "{SECRET}"}}é', SECRET * 10_000])
+def test_a_wrong_secret_is_not_told(variable: str, value: str) -> None:
+    told = refused(**{variable: value})
+    assert told.startswith(f"{variable}: ")
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize("value", ["[]", '{"X": 1}', '{"X Y": "z"}', '{"": "z"}', '{"X": "a\\nb"}', "X: y", "{"])
+def test_headers_are_a_json_object_of_words(value: str) -> None:
+    assert "OLLAMA_HEADERS: write headers as" in refused(OLLAMA_HEADERS=value)
+
+
+def test_headers_are_read() -> None:
+    settings = loaded(OLLAMA_HEADERS='{"X-Key": "a, b", "CF-Access-Client-Id": "c=d"}')
+    assert headers_of(settings.ollama_headers) == {"X-Key": "a, b", "CF-Access-Client-Id": "c=d"}
+    assert headers_of(Settings().ollama_headers) == {}
+
+
+def test_several_addresses_are_a_list() -> None:
+    settings = loaded(OLLAMA_BASE_URL="http://a:11434, http://b:11434,", TTS_BASE_URL="https://t")
+    assert settings.ollama_base_url == ("http://a:11434", "http://b:11434")
+    assert settings.tts_base_url == ("https://t",)
+    assert "OLLAMA_BASE_URL='b:1'" in refused(OLLAMA_BASE_URL="http://a:11434,b:1")
+    assert "OLLAMA_BASE_URL" in refused(OLLAMA_BASE_URL=",".join(f"http://h{number}" for number in range(17)))
+
+
+def test_voices_are_a_map() -> None:
+    assert loaded(TTS_VOICES="en=joe, pt-BR = faber,").tts_voices == {"en": "joe", "pt-BR": "faber"}
+    assert loaded(TTS_VOICES="").tts_voices == {}
+    for wrong in ("joe", "en=", "=joe", "english!=joe"):
+        assert "TTS_VOICES" in refused(TTS_VOICES=wrong)
+
+
+@pytest.mark.parametrize("value", ["", "10/min", "1/s", "9999/d", "5 / h"])
+def test_every_rate_that_may_be_set_is_one(value: str) -> None:
+    rate = loaded(OLLAMA_RATE=value).ollama_rate
+    assert not rate or Rate.parse(rate).calls >= 1
+
+
+@pytest.mark.parametrize("value", ["0/min", "10", "10/minute", "min", "-1/s", "1.5/s", "99999/s"])
+def test_what_is_no_rate_is_told(value: str) -> None:
+    assert f"OLLAMA_RATE='{value}'" in refused(OLLAMA_RATE=value)
+
+
 UNITS = {"_s": "second", "_bytes_max": "bytes", "_bytes": "bytes", "_px": "pixels", "_port": "port"}
 
 
@@ -260,13 +365,11 @@ def test_each_description_names_its_unit_or_needs_none(name: str, info: FieldInf
     assert "\n" not in text
     assert 0 < len(text) <= 100
     if info.annotation in (int, float) and not unit:
-        assert re.search(r"jobs|attempts|times|scenes", text)
-    if info.annotation is float:
-        assert unit == "second"
+        assert re.search(r"jobs|attempts|times|scenes|tokens|calls|steps|predictable|closely", text)
 
 
 def test_each_setting_is_read_somewhere() -> None:
     folder = Path(topicd.settings.__file__).parent
-    text = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "settings.py")
-    indirect = {"input_dir", "output_dir"}
+    text = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "settings_servers.py")
+    indirect = {"input_dir", "output_dir", "prompts_dir"}
     assert {name for name in FIELDS if f"settings.{name}" not in text and name not in indirect} == set()

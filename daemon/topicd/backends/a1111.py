@@ -1,37 +1,32 @@
 """Pictures from a server that speaks the AUTOMATIC1111 API: the web UI, Forge, SD.Next, stable-diffusion.cpp.
 
-Owns the translation between our values and `/sdapi/v1/txt2img`. Promises the bytes of one PNG, JPEG or WebP,
-and a prompt in which the topic cannot load networks or set the server's arguments. Reads nothing of `info`,
-which is a string, empty or missing by server. Never checks size or content of the picture: the images stage
-does.
+Owns the translation between our values and `/sdapi/v1`, and what a server of the family can do: stable-diffusion.cpp's
+tells no progress, takes no other model and cannot be interrupted. Promises the bytes of one PNG, JPEG or WebP, and that
+a picture which is not wanted any more is interrupted where that can be done. Reads nothing of `info`, which is a
+string, empty or missing by server. Never checks size or content of the picture: the images stage does.
 """
 
-import base64
-import binascii
-import re
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final
 
-from topicd.backends.base import Picture, PictureRequest, Probe
+from topicd.backends.base import Picture, PictureRequest, Probe, ServerState
 from topicd.backends.client import Client, Json
-from topicd.errors import Rejected, RetryLater, TopicdError, Unusable
+from topicd.backends.picturing import PICTURE_BYTES_MAX, PromptTemplates, decoded, first_of, rounded_up
+from topicd.errors import RetryLater, TopicdError, Unusable
 
 _PATH: Final = "/sdapi/v1"
-_SIDE_STEP_PX: Final = 8
-_PROMPT_CHARS_MAX: Final = 1000
+# A server with a web page answers paths that it does not know with that page.
+_NO_ROUTE: Final = frozenset({"not_found", "method_not_allowed", "bad_answer"})
 _NAMES_SHOWN_MAX: Final = 12
-
-# stable-diffusion.cpp reads arguments from this element; web UIs load networks by `<lora:…>`, `<hypernet:…>`.
-_ARGUMENTS: Final = re.compile(r"<\s*(sd_cpp_extra_args)\s*>.*?(?:<\s*/\s*\1\s*>|$)", re.DOTALL | re.IGNORECASE)
-_TAG: Final = re.compile(r"<[^<>]*>|sd_cpp_extra_args|[<>]", re.IGNORECASE)
-_DATA_URL: Final = re.compile(r"^data:[\w/+.-]{1,64};base64,")
+_INTERRUPT_S_MAX: Final = 3.0
 
 
 class A1111:
-    """An `ImageBackend` on an AUTOMATIC1111 API."""
+    """An `ImageBackend` on an AUTOMATIC1111 API; it also `Frees`."""
 
     name = "a1111"
-    calls_max = 1
     holds_gpu = True
 
     def __init__(
@@ -42,8 +37,10 @@ class A1111:
         steps: int = 20,
         cfg_scale: float = 7.0,
         sampler: str = "",
-        negative_prompt: str = "",
-        picture_bytes_max: int = 33_554_432,
+        templates: PromptTemplates | None = None,
+        calls_max: int = 1,
+        picture_bytes_max: int = PICTURE_BYTES_MAX,
+        progress_s: float = 2.0,
     ) -> None:
         """Prepare, without asking the server. What is empty is left to the server.
 
@@ -53,34 +50,54 @@ class A1111:
             steps: of the sampler.
             cfg_scale: how closely the prompt is followed.
             sampler: as the server names it.
-            negative_prompt: what the picture should not show.
+            templates: of the prompts.
+            calls_max: how many calls at once; web UIs work them off one by one, and mix them up when there are several.
             picture_bytes_max: for one decoded picture.
+            progress_s: between two questions how far a picture is.
         """
+        self.calls_max = calls_max
         self._client = client
-        self._model = model
+        self._model, self._sampler = model, sampler
+        self._templates = templates or PromptTemplates()
         self._picture_bytes_max = picture_bytes_max
+        self._progress_s = progress_s
         given: dict[str, Json] = {"steps": steps, "cfg_scale": cfg_scale, "sampler_name": sampler}
-        given["negative_prompt"] = negative_prompt
         self._parameters = {key: value for key, value in given.items() if value != ""}
+        self._has_progress: bool | None = None  # None until it is asked
+        self._drawing = 0
+        self._note = ""
 
     def provenance(self) -> Mapping[str, str]:
-        """Return server kind, model and parameters."""
+        """Return server kind, model, parameters and the templates."""
         parameters = {key: str(value) for key, value in self._parameters.items()}
-        return {"server": "a1111", "model": self._model, **parameters}
+        templates = {"prompt": self._templates.positive, "negative_prompt": self._templates.negative}
+        return {"server": "a1111", "model": self._model, **parameters, **templates}
+
+    def note(self) -> str:
+        """Return how far a picture is, for a person; empty when none is drawn or the server does not tell."""
+        return self._note
+
+    def servers(self) -> Sequence[ServerState]:
+        """Return what is known of the server, without asking it."""
+        return [self._client.state(self.note())]
 
     async def probe(self) -> Probe:
-        """Ask for the options, and for the model if one is set.
+        """Ask for the options, for model and sampler if they are set, and whether it tells progress.
 
         Raises:
             Unavailable: the server does not answer.
-            Unusable: it does not speak this API, or lacks the model.
+            Unusable: it does not speak this API, or lacks the model or the sampler.
         """
         options = await self._options()
-        if self._model:
-            await self._check_model()
+        models = await self._names("sd-models", "title", "model_name")
+        samplers = await self._names("samplers", "name")
+        self._check("model", self._model, models)
+        self._check("sampler", self._sampler, samplers)
+        self._has_progress = await self._tells_progress()
         loaded = str(options.get("sd_model_checkpoint") or "")
         model = self._model or loaded or "its own model"
-        return Probe(f"AUTOMATIC1111 API, {model}", {"loaded_model": loaded})
+        details = {"loaded_model": loaded, "models": sorted(models), "samplers": sorted(samplers)}
+        return Probe(f"AUTOMATIC1111 API, {model}", {**details, "progress": self._has_progress})
 
     async def draw(self, request: PictureRequest) -> Picture:
         """Return the picture. Width and height are rounded up to multiples of 8, as diffusion models need.
@@ -91,47 +108,89 @@ class A1111:
             Rejected: the server refuses this request, or nothing is left of the prompt.
             Unusable: the server does not speak this API, or lacks the sampler or model.
         """
+        body = self._body(request)
+        if self._has_progress is None:
+            self._has_progress = await self._tells_progress()
+        if self._model and self._has_progress:
+            body["override_settings"] = {"sd_model_checkpoint": self._model}
         try:
-            answer = await self._client.post_json(f"{_PATH}/txt2img", self._body(request))
+            async with self._watched():
+                answer = await self._client.post_json(f"{_PATH}/txt2img", body)
         except TopicdError as error:
-            raise await self._refined(error) from error
-        return Picture(self._picture(answer))
+            meant = await self._refined(error)
+            if meant is error:
+                raise
+            raise meant from error
+        image = first_of(answer, "images")
+        if not isinstance(image, str):
+            raise RetryLater("no_image", f"{self._client.server} answered without a picture.")
+        return Picture(decoded(image, of=self._client.server, bytes_max=self._picture_bytes_max))
+
+    async def free(self) -> None:
+        """Have the server unload its checkpoint; one that cannot keeps it.
+
+        Raises:
+            TopicdError: the server did not do it.
+        """
+        with _no_route_is_fine():
+            await self._client.post_bytes(f"{_PATH}/unload-checkpoint", {}, is_work=False)
 
     async def aclose(self) -> None:
         """Close the connections. Safe to call twice."""
         await self._client.aclose()
 
     def _body(self, request: PictureRequest) -> dict[str, Json]:
-        settings = {"override_settings": {"sd_model_checkpoint": self._model}} if self._model else {}
         return {
-            "prompt": _prompt(request),
-            "width": _rounded_up(request.width_px),
-            "height": _rounded_up(request.height_px),
+            "prompt": self._templates.prompt(request),
+            "negative_prompt": self._templates.negative_prompt(request),
+            "width": rounded_up(request.width_px),
+            "height": rounded_up(request.height_px),
             "seed": request.seed,
             "batch_size": 1,
             "n_iter": 1,
             "send_images": True,
             "save_images": False,
             **self._parameters,
-            **settings,
         }
 
-    def _picture(self, answer: Json) -> bytes:
-        images = answer.get("images") if isinstance(answer, dict) else None
-        if not isinstance(images, list) or not images or not isinstance(images[0], str):
-            raise RetryLater("no_image", f"{self._client.server} answered without a picture.")
-        data = self._decoded(images[0])
-        if not _is_image(data):
-            raise RetryLater("not_image", "what the server sent is neither PNG, JPEG nor WebP.")
-        return data
-
-    def _decoded(self, text: str) -> bytes:
-        if len(text) // 4 * 3 > self._picture_bytes_max:
-            raise Rejected("answer_too_large", f"the picture is larger than {self._picture_bytes_max} bytes.")
+    @contextlib.asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        """Follow how far the picture is; interrupt it when it is not wanted any more."""
+        watch = asyncio.create_task(self._follow()) if self._has_progress else None
+        self._drawing += 1
         try:
-            return base64.b64decode(_DATA_URL.sub("", text), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RetryLater("not_image", "the picture's base64 cannot be read.") from error
+            yield
+        except asyncio.CancelledError:
+            # An interruption stops whatever the server draws: with several at once it could be another's.
+            if watch and self._drawing == 1:
+                await self._interrupt()
+            raise
+        finally:
+            self._drawing -= 1
+            self._note = ""
+            if watch:
+                watch.cancel()
+                await asyncio.wait([watch])
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._progress_s)
+            with contextlib.suppress(TopicdError):  # it is but a question
+                told = await self._client.get_json(f"{_PATH}/progress?skip_current_image=true")
+                done = told.get("progress") if isinstance(told, dict) else None
+                if isinstance(done, int | float) and 0 < done <= 1:
+                    self._note = f"drawing: {100 * done:.0f} %"
+
+    async def _interrupt(self) -> None:
+        with contextlib.suppress(TopicdError, TimeoutError):
+            async with asyncio.timeout(_INTERRUPT_S_MAX):
+                await self._client.post_bytes(f"{_PATH}/interrupt", {}, is_work=False)
+
+    async def _tells_progress(self) -> bool:
+        """Tell a web UI from stable-diffusion.cpp's server, which has neither progress nor settings to override."""
+        with _no_route_is_fine():
+            return isinstance(await self._client.get_json(f"{_PATH}/progress?skip_current_image=true"), dict)
+        return False
 
     async def _refined(self, error: TopicdError) -> TopicdError:
         """A 404 means either no API at all, or an unknown sampler or model."""
@@ -150,38 +209,30 @@ class A1111:
             raise self._no_api()
         return options
 
-    async def _check_model(self) -> None:
-        listed = await self._client.get_json(f"{_PATH}/sd-models")
-        models = [model for model in listed if isinstance(model, dict)] if isinstance(listed, list) else []
-        names = {str(model[key]) for model in models for key in ("title", "model_name") if key in model}
-        if self._model in names:
+    async def _names(self, path: str, *keys: str) -> frozenset[str]:
+        """Return what a list of the server names; empty where it has no such list."""
+        listed: Json = None
+        with _no_route_is_fine():
+            listed = await self._client.get_json(f"{_PATH}/{path}")
+        items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        return frozenset(str(item[key]) for item in items for key in keys if item.get(key))
+
+    def _check(self, what: str, name: str, names: frozenset[str]) -> None:
+        if not name or not names or name in names:
             return
-        shown = ", ".join(sorted(names)[:_NAMES_SHOWN_MAX]) or "none"
-        message = f"the server has no model {self._model[:100]!r}; it has: {shown}."
-        raise Unusable("model_missing", message, hint="set one of these, or put the model on the server")
+        shown = ", ".join(sorted(names)[:_NAMES_SHOWN_MAX])
+        message = f"{self._client.server} has no {what} {name[:100]!r}; it has: {shown}."
+        raise Unusable(f"{what}_missing", message, hint=f"set one of these, or put the {what} on the server")
 
     def _no_api(self) -> Unusable:
         message = f"{self._client.server} does not speak the AUTOMATIC1111 API."
         return Unusable("api_off", message, hint="start the web UI with --api, and check the address")
 
 
-def _prompt(request: PictureRequest) -> str:
-    parts = [_harmless(part) for part in (request.prompt or request.title, request.style)]
-    if not parts[0]:
-        raise Rejected("prompt_empty", "nothing is left of the picture's prompt.", hint="write it without < and >")
-    return ", ".join(part for part in parts if part)[:_PROMPT_CHARS_MAX]
-
-
-def _harmless(text: str) -> str:
-    """Take out what a server would obey; without any angle bracket nothing of it can come together again."""
-    plain = _TAG.sub(" ", _ARGUMENTS.sub(" ", text))
-    return " ".join(plain.split()).strip(" ,")
-
-
-def _rounded_up(side_px: int) -> int:
-    return -(-side_px // _SIDE_STEP_PX) * _SIDE_STEP_PX
-
-
-def _is_image(data: bytes) -> bool:
-    png, jpeg = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-    return data.startswith((png, jpeg)) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+@contextlib.contextmanager
+def _no_route_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except TopicdError as error:
+        if error.cause not in _NO_ROUTE:
+            raise

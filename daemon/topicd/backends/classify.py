@@ -124,11 +124,17 @@ def _after_s(headers: Mapping[str, str]) -> float | None:
         return min(float(value[:9]), _AFTER_S_MAX)
     try:
         # The server's own clock measures best how far away its date is.
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-        seconds = (parsedate_to_datetime(value) - now).total_seconds()
+        now = _date(headers["date"]) if "date" in headers else datetime.now(UTC)
+        seconds = (_date(value) - now).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), _AFTER_S_MAX)
+
+
+def _date(text: str) -> datetime:
+    """Read any of the three forms (RFC 9110, 5.6.7); the oldest names no zone and means UTC."""
+    date = parsedate_to_datetime(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _classify_exception(error: Exception, server: str) -> TopicdError:

@@ -1,9 +1,14 @@
 """One HTTP server, spoken to within limits.
 
-Owns the connection, TLS, and the seconds inside one call: tries, waits between them, total time. Promises
-that no body grows past its limit, that no call outlives its total time, that it tries again only after failed
-connections and after 429, 502, 503 and 504, and that every trouble comes out as `classify` decides. Never
-follows a redirect, never knows what the server is for, and never imports httpx before a `Client` is built.
+Owns the connection, TLS, secrets, and the seconds inside one call: tries, waits between them, total time; and, for all
+who use it, the server's circuit breaker (`circuit.py`), its places and its rate (`limits.py`). Promises that no body
+grows past its limit, that no call outlives its total time (counted from when it has its place), that it tries again
+only after failed connections and after 429, 502, 503 and 504, that every trouble comes out as `classify` decides, and
+that no secret it was given comes back out in a server's words. Never follows a redirect, never knows what the server is
+for, and never imports httpx before a `Client` is built.
+
+Work (`post_…`) takes a place and counts for the rate; a question (`get_json`, or `is_work=False`) does neither, so that
+progress can be asked for while the one place is taken. Both go through the circuit.
 """
 
 from __future__ import annotations
@@ -18,7 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tenacity
 
+from topicd.backends.base import ServerState
+from topicd.backends.circuit import Circuit
 from topicd.backends.classify import AnswerCutError, AnswerTooLargeError, classify
+from topicd.backends.limits import Limits, Rate
+from topicd.backends.scrub import Scrub
 from topicd.errors import TopicdError, Unusable
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ Json = Any
 
 _WAIT_IN_CALL_S_MAX: Final = 30.0
 _REFUSAL_BYTES_MAX: Final = 8192
+_HEADERS_KEPT: Final = ("retry-after", "date", "content-type")
 _TRIED_AGAIN: Final = frozenset(
     {"dns_failed", "connect_refused", "connect_failed", "connect_timeout", "tls_failed"}
     | {"rate_limited", "bad_gateway", "busy", "gateway_timeout"}
@@ -54,9 +64,12 @@ class Client:
         line_bytes_max: for one line of a stream.
         backoff_s: first wait between tries; it doubles, with jitter.
         headers: further ones, such as a token's; shown nowhere.
+        calls_max: pieces of work at once.
+        rate: pieces of work in a period; None for any number.
+        circuit: the server's breaker; None for one of its own.
 
     Raises:
-        Unusable: the address or the CA file cannot be used.
+        Unusable: the address, its password beside a token, or the CA file cannot be used.
     """
 
     def __init__(
@@ -73,12 +86,18 @@ class Client:
         line_bytes_max: int = 1_048_576,
         backoff_s: float = 0.5,
         headers: Mapping[str, str] | None = None,
+        calls_max: int = 64,
+        rate: Rate | None = None,
+        circuit: Circuit | None = None,
     ) -> None:
         import httpx  # noqa: PLC0415 - costs 85 ms and memory that the embedded set-up never needs
 
-        url = _address(base_url)
+        url = _address(base_url, headers or {})
         port = url.port or (443 if url.scheme == "https" else 80)
         self.server: Final = f"{url.host}:{port}"
+        self.circuit: Final = circuit or Circuit()
+        self._limits = Limits(self.server, calls_max=calls_max, rate=rate)
+        self._scrub = Scrub(url, headers or {})
         self._total_timeout_s = total_timeout_s
         self._body_bytes_max = body_bytes_max
         self._line_bytes_max = line_bytes_max
@@ -95,25 +114,40 @@ class Client:
             headers={"accept": "*/*", "accept-encoding": "identity", **(headers or {})},
         )
 
+    def state(self, note: str = "") -> ServerState:
+        """Return what is known of the server, without asking it; `note` is what it is busy with."""
+        trouble = self.circuit.trouble
+        return ServerState(
+            server=self.server,
+            state=self.circuit.state,
+            since_s=self.circuit.since_s,
+            trouble=trouble.message if trouble else "",
+            calls=self._limits.calls,
+            waiting=self._limits.waiting,
+            note=note,
+        )
+
     async def get_json(self, path: str) -> Json:
         """Return the JSON value at a path."""
-        return self._value(await self._body("GET", path, None))
+        return self._value(await self._body("GET", path, None, is_work=False))
 
-    async def post_json(self, path: str, body: Mapping[str, Json]) -> Json:
+    async def post_json(self, path: str, body: Mapping[str, Json], *, is_work: bool = True) -> Json:
         """Send a JSON object, return the JSON value of the answer."""
-        return self._value(await self._body("POST", path, body))
+        return self._value(await self._body("POST", path, body, is_work=is_work))
 
-    async def post_bytes(self, path: str, body: Mapping[str, Json]) -> bytes:
+    async def post_bytes(self, path: str, body: Mapping[str, Json], *, is_work: bool = True) -> bytes:
         """Send a JSON object, return the answer's bytes."""
-        return await self._body("POST", path, body)
+        return self._scrub.bytes(await self._body("POST", path, body, is_work=is_work))
 
-    async def post_lines(self, path: str, body: Mapping[str, Json]) -> AsyncGenerator[dict[str, Json], None]:
+    async def post_lines(
+        self, path: str, body: Mapping[str, Json], *, is_work: bool = True
+    ) -> AsyncGenerator[dict[str, Json], None]:
         """Send a JSON object, yield each line of the answer (NDJSON).
 
         The last line may lack its newline. Whoever may stop early closes it (`contextlib.aclosing`).
         """
         held = b""
-        async with contextlib.aclosing(self._chunks("POST", path, body)) as chunks:
+        async with contextlib.aclosing(self._chunks("POST", path, body, is_work=is_work)) as chunks:
             async for chunk in chunks:
                 *lines, held = (held + chunk).split(b"\n")
                 for line in filter(bytes.strip, lines):
@@ -129,7 +163,7 @@ class Client:
         may stop early closes it (`contextlib.aclosing`).
         """
         held = b""
-        async with contextlib.aclosing(self._chunks("POST", path, body)) as chunks:
+        async with contextlib.aclosing(self._chunks("POST", path, body, is_work=True)) as chunks:
             async for chunk in chunks:
                 *lines, held = (held + chunk).split(b"\n")
                 for line in lines:
@@ -144,11 +178,21 @@ class Client:
         """Close all connections. Safe to call twice."""
         await self._http.aclose()
 
-    async def _body(self, method: str, path: str, body: Mapping[str, Json] | None) -> bytes:
-        async with contextlib.aclosing(self._chunks(method, path, body)) as chunks:
+    async def _body(self, method: str, path: str, body: Mapping[str, Json] | None, *, is_work: bool) -> bytes:
+        async with contextlib.aclosing(self._chunks(method, path, body, is_work=is_work)) as chunks:
             return b"".join([chunk async for chunk in chunks])
 
-    async def _chunks(self, method: str, path: str, body: Mapping[str, Json] | None) -> AsyncGenerator[bytes, None]:
+    async def _chunks(
+        self, method: str, path: str, body: Mapping[str, Json] | None, *, is_work: bool
+    ) -> AsyncGenerator[bytes, None]:
+        self.circuit.check(self.server)  # what it refuses takes no place and no time of the rate's
+        async with self._limits.place() if is_work else contextlib.nullcontext():
+            with self.circuit.call(self.server):
+                async with contextlib.aclosing(self._answer(method, path, body)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+
+    async def _answer(self, method: str, path: str, body: Mapping[str, Json] | None) -> AsyncGenerator[bytes, None]:
         end_s = asyncio.get_running_loop().time() + self._total_timeout_s
         left_bytes = self._body_bytes_max
         with self._classified():
@@ -198,7 +242,20 @@ class Client:
             if response.is_success:
                 return response
             async with contextlib.aclosing(response):
-                raise classify(await _refusal(response), server=self.server)
+                raise classify(await self._refusal(response), server=self.server)
+
+    async def _refusal(self, response: httpx.Response) -> httpx.Response:
+        """Return a copy with the beginning of the body: a refusal may be as long as it likes."""
+        import httpx  # noqa: PLC0415 - costs 85 ms and memory that the embedded set-up never needs
+
+        data = b""
+        with contextlib.suppress(httpx.HTTPError):
+            async for chunk in response.aiter_raw():
+                data += chunk
+                if len(data) > _REFUSAL_BYTES_MAX:
+                    break
+        kept = {key: response.headers[key] for key in _HEADERS_KEPT if key in response.headers}
+        return httpx.Response(response.status_code, headers=kept, content=self._scrub.words(data))
 
     @contextlib.contextmanager
     def _classified(self) -> Iterator[None]:
@@ -209,7 +266,7 @@ class Client:
 
     def _value(self, data: bytes) -> Json:
         try:
-            return json.loads(data)
+            return json.loads(self._scrub.words(data))
         except (ValueError, RecursionError) as error:
             raise classify(error, server=self.server) from error
 
@@ -237,30 +294,21 @@ def _check_declared(response: httpx.Response, bytes_max: int) -> None:
         raise AnswerTooLargeError
 
 
-async def _refusal(response: httpx.Response) -> httpx.Response:
-    """Return a copy with the beginning of the body: a refusal may be as long as it likes."""
+def _address(base_url: str, headers: Mapping[str, str]) -> httpx.URL:
     import httpx  # noqa: PLC0415 - costs 85 ms and memory that the embedded set-up never needs
 
-    data = b""
-    with contextlib.suppress(httpx.HTTPError):
-        async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > _REFUSAL_BYTES_MAX:
-                break
-    kept = {key: response.headers[key] for key in ("retry-after", "date", "content-type") if key in response.headers}
-    return httpx.Response(response.status_code, headers=kept, content=data)
-
-
-def _address(base_url: str) -> httpx.URL:
-    import httpx  # noqa: PLC0415 - costs 85 ms and memory that the embedded set-up never needs
-
-    with contextlib.suppress(httpx.InvalidURL):
+    # The address itself stays out of the messages: it may hold a password.
+    try:
         url = httpx.URL(base_url)
-        if url.scheme in {"http", "https"} and url.host and not (url.query or url.fragment):
-            return url
-    # The address itself stays out of the message: it may hold a password.
-    hint = "write it as http://host:port, without ? and #"
-    raise Unusable("bad_url", "a server's address is not an http or https URL.", hint=hint)
+    except (httpx.InvalidURL, UnicodeError):
+        url = httpx.URL()
+    if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
+        hint = "write it as http://host:port, without ? and #"
+        raise Unusable("bad_url", "a server's address is not an http or https URL.", hint=hint)
+    if url.userinfo and "authorization" in map(str.lower, headers):
+        message = f"{url.host} is to be sent a token and the password in its address, in one and the same header."
+        raise Unusable("two_passwords", message, hint="take one of them out, or send the token in another header")
+    return url
 
 
 def _tls(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:

@@ -1,61 +1,32 @@
 """Scripts from an Ollama server.
 
-Owns the translation between our values and `/api/chat`: the prompt, the schema, the reading of what comes
-back. Promises a script with a title and at least one scene, free of a model's thinking; a wrong answer is
-asked for again with its error, then read as plain paragraphs, then an error. Never retries a failed request,
-never knows of jobs.
+Owns the translation between our values and Ollama's API: `/api/chat`, what there is of models, and their memory. How
+a script is asked for and read is in `writing.py`; how a model gets there, in `pull.py`. Promises that a stream which
+breaks off, says an error or runs out of tokens is never taken for an answer. Never retries a failed request, never
+knows of jobs.
 """
 
 import contextlib
-import hashlib
-import json
-import re
-from collections.abc import Mapping
-from functools import cache
-from importlib import resources
-from string import Template
-from typing import Annotated, Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
-
-from topicd.backends.base import Probe, Scene, Script, ScriptRequest
+from topicd.backends import writing
+from topicd.backends.base import Probe, Script, ScriptRequest, ServerState
 from topicd.backends.classify import excerpt
 from topicd.backends.client import Client, Json
-from topicd.errors import Rejected, RetryLater, TopicdError, Unusable
+from topicd.backends.pull import Pull
+from topicd.errors import Rejected, RetryLater, TopicdError, Unavailable, Unusable
 
-_TEXT_CHARS_MAX: Final = 4000
-_SCENES_MAX: Final = 200
-_PICTURE_CHARS_MAX: Final = 160
 _NAMES_SHOWN_MAX: Final = 12
-
-_THOUGHT: Final = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_THOUGHT_END: Final = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_THOUGHT_START: Final = re.compile(r"<think(?:ing)?>.*$", re.DOTALL | re.IGNORECASE)
-_HEADING: Final = re.compile(
-    r"^[^\S\n]*(?:#.*|[-*_=]{3,}|```.*|[^\w\n]*(?:scene|cena)\s+\d+[^\w\n]*)$", re.IGNORECASE | re.MULTILINE
-)
-_LABEL: Final = re.compile(
-    r"^[^\w\n]*(?:scene|cena)\s+\d+[^\w\n]+|^[^\S\n]*[-*]\s+|[*`]+", re.IGNORECASE | re.MULTILINE
-)
-
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_TEXT_CHARS_MAX)]
-
-
-class _SceneAnswer(BaseModel):
-    narration: _Text
-    picture: _Text
-
-
-class _ScriptAnswer(BaseModel):
-    title: _Text
-    scenes: Annotated[list[_SceneAnswer], Field(min_length=1, max_length=_SCENES_MAX)]
+_TOKENS_HINT: Final = "raise num_predict or num_ctx, or ask for fewer scenes"
+_CHAT_HINT: Final = "set a model that can chat"
 
 
 class Ollama:
-    """A `ScriptBackend` on an Ollama server."""
+    """A `ScriptBackend` on an Ollama server; it also `Frees`."""
 
     name = "ollama"
-    calls_max = 1
     holds_gpu = True
 
     def __init__(
@@ -68,6 +39,11 @@ class Ollama:
         num_predict: int = 4096,
         keep_alive: str = "5m",
         repairs_max: int = 2,
+        prompts_dir: Path | None = None,
+        pull: bool = False,
+        pull_again_after_s: float = 60.0,
+        pull_pause_s: float = 1.0,
+        calls_max: int = 1,
     ) -> None:
         """Prepare, without asking the server.
 
@@ -79,103 +55,135 @@ class Ollama:
             num_predict: tokens of one answer, at most.
             keep_alive: how long the model stays loaded after a call (`5m`, `0`, `-1`).
             repairs_max: how often a wrong answer is asked for again.
+            prompts_dir: of a person's own prompts (`writing.py`); None for none.
+            pull: whether a missing model is pulled.
+            pull_again_after_s: how long a failed pull is left alone.
+            pull_pause_s: before a pull's stream that ended is taken up again.
+            calls_max: how many calls at once the server takes (its `OLLAMA_NUM_PARALLEL`).
         """
+        self.calls_max = calls_max
         self._client = client
         self._model = model
         self._options = {"temperature": temperature, "num_ctx": num_ctx, "num_predict": num_predict}
         self._keep_alive = keep_alive
         self._repairs_max = repairs_max
+        self._prompts = writing.Prompts(prompts_dir)
+        missing = Pull(client, model, again_after_s=pull_again_after_s, pause_s=pull_pause_s)
+        self._pull = missing if pull else None
 
     def provenance(self) -> Mapping[str, str]:
         """Return server kind, model, options, and a digest of the prompts."""
         options = {key: str(value) for key, value in self._options.items()}
-        return {"server": "ollama", "model": self._model, "prompts": _prompts_digest(), **options}
+        return {"server": "ollama", "model": self._model, "prompts": self._prompts.digest(), **options}
+
+    def note(self) -> str:
+        """Return what the server is busy with, for a person; empty when with nothing of ours but work."""
+        return self._pull.note if self._pull else ""
+
+    def servers(self) -> Sequence[ServerState]:
+        """Return what is known of the server, without asking it."""
+        return [self._client.state(self.note())]
 
     async def probe(self) -> Probe:
-        """Ask for the version and for the model.
+        """Ask for the version, for the model, and for what the model can do.
 
         Raises:
-            Unavailable: the server does not answer.
-            Unusable: it is no Ollama server, or lacks the model.
+            Unavailable: the server does not answer, or pulls the model.
+            Unusable: it is no Ollama server, or lacks the model, or the model cannot chat.
         """
+        self._check_pull()
         version = _field(await self._client.get_json("/api/version"), "version")
         models = await self._models()
         if not self._is_among(models):
             raise self._missing(models)
-        return Probe(f"Ollama {version}, {self._model}", {"version": version, "models": sorted(models)})
+        details = {"version": version, "models": sorted(models), **await self._shown()}
+        return Probe(f"Ollama {version}, {self._model}", details)
 
     async def write(self, request: ScriptRequest) -> Script:
         """Return a script.
 
         Raises:
             RetryLater: the answer is empty, cut, broken, or no script even after repairs.
-            Unavailable: the server is away or busy.
+            Unavailable: the server is away or busy, or pulls the model.
             Rejected: the server refuses this request.
-            Unusable: the server lacks the model, or the model cannot chat.
+            Unusable: the server lacks the model or cannot pull it, the model cannot chat, or a prompt cannot be used.
         """
-        first = {"role": "user", "content": _prompt(request)}
-        text = await self._chat([first], request)
-        for _ in range(self._repairs_max):
-            problem = _problem(text, request.scenes)
-            if not problem:
-                break
-            again = {
-                "role": "user",
-                "content": f"That is not right: {problem}. Answer again, with the JSON object only.",
-            }
-            text = await self._chat([first, {"role": "assistant", "content": text}, again], request)
-        return _script(text, request)
+        self._check_pull()
+
+        async def chat(messages: Sequence[writing.Message]) -> str:
+            return await self._chat(messages, request)
+
+        return await writing.write(chat, request, self._prompts, repairs_max=self._repairs_max)
+
+    async def free(self) -> None:
+        """Have the server unload the model; where there is none, there is nothing to do.
+
+        Raises:
+            TopicdError: the server did not do it.
+        """
+        body = {"model": self._model, "keep_alive": 0}
+        try:
+            async with contextlib.aclosing(self._client.post_lines("/api/generate", body, is_work=False)) as lines:
+                async for line in lines:
+                    _check(line)
+        except Unusable as error:
+            if error.cause != "not_found":
+                raise
 
     async def aclose(self) -> None:
-        """Close the connections. Safe to call twice."""
+        """Stop a pull, close the connections. Safe to call twice."""
+        if self._pull:
+            await self._pull.aclose()
         await self._client.aclose()
 
-    async def _chat(self, messages: list[dict[str, str]], request: ScriptRequest) -> str:
+    async def _chat(self, messages: Sequence[writing.Message], request: ScriptRequest) -> str:
         body = {
             "model": self._model,
             "messages": messages,
             "stream": True,
-            "format": _schema(request.scenes),
+            "format": writing.schema(request.scenes),
             "keep_alive": self._keep_alive,
             "options": {**self._options, "seed": request.seed},
         }
         try:
-            text, done_reason = await self._read(body)
+            text, reason = await self._read(body)
         except TopicdError as error:
-            raise await self._refined(error) from error
-        return self._whole(text, done_reason)
+            meant = await self._refined(error)
+            if meant is error:
+                raise
+            raise meant from error
+        return writing.whole(text, reason, server="Ollama", model=self._model, hint=_TOKENS_HINT)
 
     async def _read(self, body: Mapping[str, Json]) -> tuple[str, str]:
         """Return the text and why it ended; the reason is empty when the stream just stopped."""
         parts: list[str] = []
         async with contextlib.aclosing(self._client.post_lines("/api/chat", body)) as lines:
             async for line in lines:
-                if "error" in line:
-                    words = excerpt(str(line["error"]))
-                    raise RetryLater("stream_error", f"Ollama broke off: {words}", hint="look into Ollama's own log")
+                _check(line)
                 parts.append(_field(line.get("message"), "content"))
                 if line.get("done"):
                     return "".join(parts), str(line.get("done_reason") or "stop")
         return "".join(parts), ""
 
-    def _whole(self, text: str, done_reason: str) -> str:
-        if not done_reason:
-            raise RetryLater("answer_cut", "Ollama ended its answer without saying that it is done.")
-        if done_reason == "length":
-            hint = "raise num_predict or num_ctx, or ask for fewer scenes"
-            raise RetryLater("script_cut", f"{self._model} ran out of tokens before the script's end.", hint=hint)
-        spoken = _without_thought(text)
-        if not spoken:
-            hint = "try another model, or one that does not think"
-            raise RetryLater("script_empty", f"{self._model} answered without any text.", hint=hint)
-        return spoken
-
     async def _refined(self, error: TopicdError) -> TopicdError:
         if error.cause == "not_found":
             return self._missing(await self._models())
         if isinstance(error, Rejected) and "does not support" in error.message:
-            return Unusable("model_unfit", error.message, hint="set a model that can chat")
+            return Unusable("model_unfit", error.message, hint=_CHAT_HINT)
         return error
+
+    async def _shown(self) -> Mapping[str, Json]:
+        """Return what the model can do; nothing where the server does not say."""
+        try:
+            shown = await self._client.post_json("/api/show", {"model": self._model}, is_work=False)
+        except Unavailable:
+            raise
+        except TopicdError:
+            return {}
+        found = _abilities(shown if isinstance(shown, dict) else {})
+        if "completion" not in found.get("capabilities", ["completion"]):
+            raise Unusable("model_unfit", f"{excerpt(self._model)} does not write text.", hint=_CHAT_HINT)
+        return found
 
     async def _models(self) -> frozenset[str]:
         listed = await self._client.get_json("/api/tags")
@@ -191,10 +199,23 @@ class Ollama:
     def _is_among(self, models: frozenset[str]) -> bool:
         return self._model in models or f"{self._model}:latest" in models
 
-    def _missing(self, models: frozenset[str]) -> Unusable:
+    def _check_pull(self) -> None:
+        if self._pull:
+            self._pull.check()
+
+    def _missing(self, models: frozenset[str]) -> TopicdError:
+        if self._pull:
+            return self._pull.wanted()
         shown = ", ".join(sorted(models)[:_NAMES_SHOWN_MAX]) or "none"
         message = f"Ollama has no model {excerpt(self._model)!r}; it has: {shown}."
         return Unusable("model_missing", message, hint=f"ollama pull {self._model}, or set one that is there")
+
+
+def _check(line: Mapping[str, Json]) -> None:
+    """Ollama says an error in a stream whose status is 200 already."""
+    if "error" in line:
+        words = excerpt(str(line["error"]))
+        raise RetryLater("stream_error", f"Ollama broke off: {words}", hint="look into Ollama's own log")
 
 
 def _field(value: Json, key: str) -> str:
@@ -202,87 +223,12 @@ def _field(value: Json, key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-@cache
-def _prompts() -> Mapping[str, str]:
-    folder = resources.files("topicd.backends").joinpath("prompts")
-    files = (file for file in folder.iterdir() if file.name.endswith(".txt"))
-    return {file.name.removesuffix(".txt").lower(): file.read_text(encoding="utf-8") for file in files}
-
-
-@cache
-def _prompts_digest() -> str:
-    return hashlib.sha256(json.dumps(_prompts(), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _prompt(request: ScriptRequest) -> str:
-    template = _prompts().get(request.language.lower()) or _prompts()["en"]
-    return Template(template).substitute(
-        title=request.title,
-        guidance=request.guidance or "-",
-        style=request.style or "-",
-        language=request.language,
-        scenes=request.scenes,
-        schema=json.dumps(_schema(request.scenes)),
-    )
-
-
-def _schema(scenes: int) -> dict[str, Json]:
-    text = {"type": "string"}
-    scene = {
-        "type": "object",
-        "properties": {"narration": text, "picture": text},
-        "required": ["narration", "picture"],
-    }
-    many = {"type": "array", "items": scene, "minItems": scenes, "maxItems": scenes}
-    return {"type": "object", "properties": {"title": text, "scenes": many}, "required": ["title", "scenes"]}
-
-
-def _without_thought(text: str) -> str:
-    """Templates leave out either tag: what stands before a lone end or after a lone start is thought too."""
-    spoken = _THOUGHT.sub("", text)
-    spoken = _THOUGHT_START.sub("", _THOUGHT_END.sub("", spoken)).strip()
-    return spoken.encode("utf-8", "replace").decode("utf-8")
-
-
-def _parsed(text: str) -> Script:
-    answer = _ScriptAnswer.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
-    return Script(answer.title, tuple(Scene(scene.narration, scene.picture) for scene in answer.scenes))
-
-
-def _problem(text: str, scenes: int) -> str:
-    """Say what is wrong with an answer, in words for the model; empty when nothing is."""
-    try:
-        script = _parsed(text)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[:3]
-        return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'answer'}: {item['msg']}" for item in found)
-    there = len(script.scenes)
-    return "" if there == scenes else f"there are {there} scenes where {scenes} are asked for"
-
-
-def _script(text: str, request: ScriptRequest) -> Script:
-    with contextlib.suppress(ValidationError):
-        script = _parsed(text)
-        return Script(script.title, script.scenes[: request.scenes])
-    scenes = () if _is_debris(text) else _plain_scenes(text, request.scenes)
-    if not scenes:
-        hint = "try a larger model"
-        raise RetryLater("script_invalid", "the model's answer is not a script, even after repairs.", hint=hint)
-    return Script(request.title, scenes)
-
-
-def _is_debris(text: str) -> bool:
-    return text.lstrip("` \n").startswith(("{", "[", "json")) or '"narration"' in text
-
-
-def _plain_scenes(text: str, scenes: int) -> tuple[Scene, ...]:
-    """Read paragraphs as scenes; of more than wanted, neighbours are joined so that none is lost."""
-    plain = _LABEL.sub("", _HEADING.sub("", text))
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", plain) if part.strip()]
-    size = -(-len(paragraphs) // scenes)
-    joined = (" ".join(paragraphs[at : at + size]) for at in range(0, len(paragraphs), size or 1))
-    return tuple(Scene(text[:_TEXT_CHARS_MAX], _picture(text)) for text in joined)
-
-
-def _picture(narration: str) -> str:
-    return re.split(r"(?<=[.!?])\s", narration, maxsplit=1)[0][:_PICTURE_CHARS_MAX]
+def _abilities(shown: Mapping[str, Json]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    if isinstance(shown.get("capabilities"), list) and shown["capabilities"]:
+        found["capabilities"] = shown["capabilities"]
+    info = shown.get("model_info")
+    for key, value in info.items() if isinstance(info, dict) else ():
+        if key.endswith(".context_length") and isinstance(value, int):
+            found["context_length"] = value
+    return found

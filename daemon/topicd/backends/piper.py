@@ -1,39 +1,27 @@
 """Speech from a Piper HTTP server.
 
-Owns the translation between our values and the server's two generations of routes, and the WAV that comes
-back. Promises a RIFF WAVE file whose header tells the truth, PCM 16 bit with at least one frame, in the voice
-that was asked for: the server itself would answer in another voice and say nothing. Never judges how the
-speech sounds.
+Owns the translation between our values and the server's two generations of routes. Promises a RIFF WAVE file
+whose header tells the truth, PCM 16 bit with at least one frame, in the voice that was asked for: the server
+itself would answer in another voice and say nothing. Never judges how the speech sounds.
 """
 
-import io
-import struct
-import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from topicd.backends.base import Probe, Speech, SpeechRequest
+from topicd.backends.base import Probe, ServerState, Speech, SpeechRequest
 from topicd.backends.client import Client, Json
-from topicd.errors import Rejected, RetryLater, TopicdError, Unusable
+from topicd.backends.riff import true_wav
+from topicd.errors import Rejected, TopicdError, Unusable
 
 _ROUTES: Final = ("/synthesize", "/")
 _NO_ROUTE: Final = frozenset({"not_found", "method_not_allowed"})
 _NAMES_SHOWN_MAX: Final = 12
-
-_HEADER_BYTES: Final = 12
-_CHUNK_BYTES: Final = 8
-_FORMAT_BYTES_MIN: Final = 16
-_FORMATS: Final = frozenset({0x0001, 0xFFFE})
-_SAMPLE_BITS: Final = 16
-# Streams whose length is unknown write 0, 0xFFFFFFFF, or something just below 2 or 4 GiB.
-_STREAMED_BYTES_MIN: Final = 0x7FFFF000
 
 
 class PiperHTTP:
     """An `AudioBackend` on a Piper HTTP server."""
 
     name = "piper"
-    calls_max = 1
     holds_gpu = False
 
     def __init__(
@@ -45,6 +33,7 @@ class PiperHTTP:
         length_scale: float | None = None,
         noise_scale: float | None = None,
         noise_w_scale: float | None = None,
+        calls_max: int = 1,
     ) -> None:
         """Prepare, without asking the server. What is None or empty is left to the server.
 
@@ -55,7 +44,9 @@ class PiperHTTP:
             length_scale: 1 is the voice's own pace, more is slower.
             noise_scale: variation of sound; with both noises 0 the same text gives the same speech.
             noise_w_scale: variation of rhythm.
+            calls_max: how many calls at once; Piper's own server works them off one by one.
         """
+        self.calls_max = calls_max
         self._client = client
         self._voice = voice
         self._route = _ROUTES[0]
@@ -71,6 +62,10 @@ class PiperHTTP:
         """Return server kind, voice and parameters."""
         parameters = {key: str(value) for key, value in self._parameters.items()}
         return {"server": "piper", "voice": self._voice, **parameters}
+
+    def servers(self) -> Sequence[ServerState]:
+        """Return what is known of the server, without asking it."""
+        return [self._client.state()]
 
     async def probe(self) -> Probe:
         """Ask for the voices, and for the server's own voice where it tells.
@@ -100,7 +95,7 @@ class PiperHTTP:
         if voice:
             self._check_voice(request.voice, await self._voices())
         body = {"text": request.text, **({"voice": voice} if voice else {}), **self._parameters}
-        return Speech(_true_wav(await self._synthesize(body)))
+        return Speech(true_wav(await self._synthesize(body), of="Piper"))
 
     async def aclose(self) -> None:
         """Close the connections. Safe to call twice."""
@@ -151,60 +146,3 @@ class PiperHTTP:
     def _not_piper(self) -> Unusable:
         hint = "check the address, and that it is piper.http_server of piper-tts 1.3 or later"
         return Unusable("not_piper", f"{self._client.server} does not answer as Piper does.", hint=hint)
-
-
-def _true_wav(data: bytes) -> bytes:
-    """Return the same sound under a header written anew.
-
-    Raises:
-        RetryLater: it is no WAV, holds no sound, or is cut.
-        Unusable: it is not PCM 16 bit.
-    """
-    if data[:4] != b"RIFF" or data[8:_HEADER_BYTES] != b"WAVE":
-        raise RetryLater("not_wav", "Piper's answer is not a WAV file.", hint="check the address")
-    chunks = dict(_chunks(data))
-    channels, rate_hz = _format(chunks.get(b"fmt ", b""))
-    frames = chunks.get(b"data", b"")
-    frames = frames[: len(frames) - len(frames) % (2 * channels)]
-    if not frames:
-        raise RetryLater("audio_empty", "Piper's WAV holds no sound.")
-    return _wav(frames, channels=channels, rate_hz=rate_hz)
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = _HEADER_BYTES
-    while at + _CHUNK_BYTES <= len(data):
-        kind, size = struct.unpack_from("<4sI", data, at)
-        at += _CHUNK_BYTES
-        if kind == b"data":
-            yield kind, _sound(data[at:], size)
-            return
-        yield kind, data[at : at + size]
-        at += size + size % 2
-
-
-def _sound(rest: bytes, declared_bytes: int) -> bytes:
-    if declared_bytes == 0 or declared_bytes >= _STREAMED_BYTES_MIN:
-        return rest
-    if declared_bytes > len(rest):
-        raise RetryLater("audio_cut", "Piper's WAV ends before its sound does.")
-    return rest[:declared_bytes]
-
-
-def _format(fmt: bytes) -> tuple[int, int]:
-    if len(fmt) < _FORMAT_BYTES_MIN:
-        raise RetryLater("not_wav", "Piper's WAV says nothing of its format.")
-    tag, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", fmt)
-    if tag not in _FORMATS or bits != _SAMPLE_BITS or not channels or not rate_hz:
-        raise Unusable("wav_format", f"Piper's WAV is not PCM 16 bit (format {tag}, {bits} bit).")
-    return channels, rate_hz
-
-
-def _wav(frames: bytes, *, channels: int, rate_hz: int) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setnchannels(channels)
-        writer.setsampwidth(_SAMPLE_BITS // 8)
-        writer.setframerate(rate_hz)
-        writer.writeframes(frames)
-    return buffer.getvalue()

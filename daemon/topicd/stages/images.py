@@ -27,6 +27,8 @@ from topicd.workspace import Workspace, digest
 
 FOLDER: Final = "images"
 PICTURE_BYTES_MAX: Final = 67_108_864
+SIDE_SHARE_MIN: Final = 2
+"""A side may be half as long as asked for, and is then scaled up; less would be seen."""
 
 
 class ImagesStage:
@@ -178,25 +180,27 @@ def check_size(picture: Picture, unit: str) -> None:
 
 
 def checked_png(picture: Picture, width_px: int, height_px: int, unit: str) -> bytes:
-    """Check a picture before it counts, and return it as PNG.
+    """Check a picture before it counts, and return it as PNG of just this size.
+
+    Servers round sizes, and some draw but a few: a picture of another size is scaled to cover, and cut at its edges.
 
     Raises:
-        RetryLater: it does not decode, has the wrong size, or is all one colour.
+        RetryLater: it does not decode, is much smaller than asked for, or is all one colour.
     """
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - memory that the daemon need not hold: workers run this
+    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - memory that the daemon need not hold: workers run this
 
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(picture.data), formats=("PNG", "JPEG", "WEBP")) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if image.size != (width_px, height_px):
+            if image.width * SIDE_SHARE_MIN < width_px or image.height * SIDE_SHARE_MIN < height_px:
                 raise _unfit(f"it is {image.width}×{image.height}, not {width_px}×{height_px}", unit)  # noqa: RUF001 - a size
             image.load()
             if len(image.convert("RGB").getcolors(1) or ()) == 1:
                 raise _unfit("it is all one colour", unit)
-            if image.format == "PNG":
+            if image.format == "PNG" and image.size == (width_px, height_px):
                 return picture.data
             out = io.BytesIO()
-            image.convert("RGB").save(out, "PNG")
+            ImageOps.fit(image.convert("RGB"), (width_px, height_px)).save(out, "PNG")
             return out.getvalue()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
         raise _unfit(f"it does not decode: {error}", unit) from error

@@ -7,6 +7,7 @@ Promises that `scenes.json` holds all that the later stages need, so that they n
 import hashlib
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -45,6 +46,7 @@ class ScriptsStage:
         scenes_max: int,
         language: str,
         voice: str,
+        voices: Mapping[str, str],
     ) -> None:
         self.backend = backend
         self._events = events
@@ -54,6 +56,7 @@ class ScriptsStage:
         self._scenes_max = scenes_max
         self._language = language
         self._voice = voice
+        self._voices = voices
 
     async def run(self, job: Job, space: Workspace) -> None:
         """Make `script.md` and `scenes.json`, unless they are whole and made from this topic by this backend."""
@@ -61,7 +64,8 @@ class ScriptsStage:
         topic = parse(data, scenes_max=self._scenes_max)
         request = self._request(topic, job)
         by = made_by(self.backend)
-        made_from = digest(request=asdict(request), voice=self._chosen_voice(topic), by=by)
+        voice = self._chosen_voice(topic, request.language)
+        made_from = digest(request=asdict(request), voice=voice, by=by)
         units = Units(self._events, job, Stage.SCRIPTS, self.backend.name, of=1)
         if await offload(space.whole, files.SCENES, made_from) and await offload(space.whole, files.SCRIPT, made_from):
             units.kept(UNIT)
@@ -72,7 +76,7 @@ class ScriptsStage:
         scenes = Scenes(
             title=script.title,
             language=request.language,
-            voice=self._chosen_voice(topic),
+            voice=voice,
             style=request.style,
             seed=request.seed,
             topic_sha256=hashlib.sha256(data).hexdigest(),
@@ -93,8 +97,19 @@ class ScriptsStage:
             seed=job_seed(job.id) if options.seed is None else options.seed,
         )
 
-    def _chosen_voice(self, topic: Topic) -> str:
-        return topic.options.voice or self._voice
+    def _chosen_voice(self, topic: Topic, language: str) -> str:
+        return topic.options.voice or voice_of(language, self._voices) or self._voice
+
+
+def voice_of(language: str, voices: Mapping[str, str]) -> str:
+    """Return the voice of a language (BCP 47): its own, else that of all its kinds (`pt` for `pt-BR`), else none."""
+    known = {name.lower(): voice for name, voice in voices.items()}
+    return known.get(language.lower()) or known.get(primary(language), "")
+
+
+def primary(language: str) -> str:
+    """Return the first part of a language's tag, in small letters (`pt` of `pt-BR`)."""
+    return language.lower().partition("-")[0]
 
 
 def job_seed(name: str) -> int:

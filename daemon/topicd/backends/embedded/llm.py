@@ -66,9 +66,10 @@ class EmbeddedLLM:
         reply = await self._call(_PROBE)
         seconds = round(time.monotonic() - begun, 2)
         quality = "your own model" if self._model_file else "draft quality, English only"
+        known = {} if self._model_file else {"languages": ["en"]}
         return Probe(
             f"{self._model_name()}, {quality}",
-            {"probe_seconds": seconds, "tokens": reply.get("tokens"), **self.provenance()},
+            {"probe_seconds": seconds, "tokens": reply.get("tokens"), **known, **self.provenance()},
         )
 
     async def write(self, request: ScriptRequest) -> Script:

