@@ -36,6 +36,7 @@ class A1111Server(Serving):
         fault: none (empty), or one of `oom`, `no_images`.
         may_draw: pictures wait for it.
         progress: 0 … 1, of the picture under way.
+        progress_status: of the answer that tells it.
         interrupted: how often it was.
         holds_memory: whether a checkpoint is loaded.
     """
@@ -44,7 +45,8 @@ class A1111Server(Serving):
         super().__init__()
         self.may_draw = asyncio.Event()
         self.may_draw.set()
-        self.progress = 0.0
+        self.progress: Any = 0.0
+        self.progress_status = 200
         self.interrupted = 0
         self.holds_memory = False
         self.models = models
@@ -76,7 +78,8 @@ class A1111Server(Serving):
         return web.json_response([{"name": name, "aliases": []} for name in sorted(self.samplers) if name])
 
     async def _progress(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"progress": self.progress, "eta_relative": 1.0, "state": {}, "current_image": None})
+        told = {"progress": self.progress, "eta_relative": 1.0, "state": {}, "current_image": None}
+        return web.json_response(told, status=self.progress_status)
 
     async def _interrupt(self, _: web.Request) -> web.StreamResponse:
         self.interrupted += 1

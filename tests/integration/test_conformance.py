@@ -23,11 +23,9 @@ from conformance.audio import AudioSuite
 from conformance.backend import Repeats
 from conformance.images import ImageSuite
 from conformance.scripts import ScriptSuite
-from fakes.a1111_server import A1111Server
-from fakes.backends import FakeAudio, FakeImage, FakeScript, png
+from fakes.backends import FakeAudio, FakeImage, FakeScript
 from fakes.ollama_server import OllamaServer, script_answer
 from fakes.piper_server import RATE_HZ, PiperServer, tone
-from topicd.backends.a1111 import A1111
 from topicd.backends.base import (
     AudioBackend,
     ImageBackend,
@@ -181,23 +179,6 @@ class TestPiper(AudioSuite, AudioRepeats):
     async def backend(self, old: bool) -> AsyncIterator[AudioBackend]:  # noqa: FBT001 - a parameter of the test
         server = SpeakingPiper(old=old)
         async with server, contextlib.aclosing(PiperHTTP(client_of(server.url))) as made:
-            yield made
-
-
-class DrawingA1111(A1111Server):
-    """Draws in the size and with the seed that is asked for."""
-
-    def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:
-        self.image = png(body["width"], body["height"], body["seed"])
-        return super()._drawn(body)
-
-
-class TestA1111(ImageSuite, ImageRepeats):
-    secret = SECRET
-
-    @pytest.fixture
-    async def backend(self) -> AsyncIterator[ImageBackend]:
-        async with DrawingA1111() as server, contextlib.aclosing(A1111(client_of(server.url))) as made:
             yield made
 
 

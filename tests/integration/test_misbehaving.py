@@ -4,6 +4,7 @@ A backend joins with a row in `CASES`, and with rows in `OTHERWISE` for what it 
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,16 +12,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fakes.a1111_server import picture
 from fakes.misbehaving import WAYS, Answer, Misbehaving
 from fakes.ollama_server import script_answer
 from fakes.piper_server import tone
 from fakes.speech_server import speech
 from rig.events import until
-from topicd.backends.base import ScriptRequest, SpeechRequest
+from topicd.backends.a1111 import A1111
+from topicd.backends.base import PictureRequest, ScriptRequest, SpeechRequest
 from topicd.backends.circuit import Circuit
 from topicd.backends.client import Client
 from topicd.backends.ollama import Ollama
 from topicd.backends.openai_chat import OpenAIChat
+from topicd.backends.openai_images import OpenAIImages
 from topicd.backends.openai_speech import OpenAISpeech
 from topicd.backends.piper import PiperHTTP
 from topicd.errors import CAUSES, Rejected, RetryLater, TopicdError, Unavailable, Unusable
@@ -32,6 +36,7 @@ SENT_BYTES_MAX = 20_000_000
 PATIENT: dict[str, Any] = {"read_timeout_s": LIMIT_S, "total_timeout_s": LIMIT_S}
 TOPIC = ScriptRequest("Tides", "", "en", 2, "calm", 42)
 SPOKEN = SpeechRequest("Hello there.", "en", "", 42)
+PICTURED = PictureRequest("a lighthouse", "It stands.", "Tides", False, 64, 40, "oil", 42, 7)  # noqa: FBT003
 
 
 class Case(NamedTuple):
@@ -92,6 +97,18 @@ SPEECH = {
     "/v1/audio/voices": as_json({"voices": ["af_heart"]}),
     "/v1/audio/speech": Answer(speech(), "audio/wav"),
 }
+PICTURE = base64.b64encode(picture()).decode()
+A1111_ANSWERS = {
+    "/sdapi/v1/txt2img": as_json({"images": [PICTURE], "info": "{}"}),
+    "/sdapi/v1/options": as_json({"sd_model_checkpoint": "base"}),
+    "/sdapi/v1/progress": as_json({"progress": 0.5}),
+    "/sdapi/v1/interrupt": as_json({}),
+    "/sdapi/v1/unload-checkpoint": as_json({}),
+}
+IMAGES = {
+    "/v1/models": as_json({"data": [{"id": "flux"}]}),
+    "/v1/images/generations": as_json({"data": [{"b64_json": PICTURE}]}),
+}
 
 
 def ollama(client: Client) -> Ollama:
@@ -106,12 +123,18 @@ def openai_speech(client: Client) -> OpenAISpeech:
     return OpenAISpeech(client, model="kokoro", voice="af_heart")
 
 
+def images(client: Client) -> OpenAIImages:
+    return OpenAIImages(client, model="flux")
+
+
 # Each answers what a stage asks for.
 CASES = {
     "ollama": Case(ollama, lambda backend: backend.write(TOPIC), "/api/chat", "lines", OLLAMA),
     "openai-chat": Case(chat, lambda backend: backend.write(TOPIC), "/v1/chat/completions", "events", CHAT),
     "piper": Case(PiperHTTP, lambda backend: backend.speak(SPOKEN), "/synthesize", "sound", PIPER),
     "openai-speech": Case(openai_speech, lambda backend: backend.speak(SPOKEN), "/v1/audio/speech", "sound", SPEECH),
+    "a1111": Case(A1111, lambda backend: backend.draw(PICTURED), "/sdapi/v1/txt2img", "json", A1111_ANSWERS),
+    "openai-images": Case(images, lambda backend: backend.draw(PICTURED), "/v1/images/generations", "json", IMAGES),
 }
 # What is asked of a server beside its work.
 PROBES = {
@@ -120,6 +143,8 @@ PROBES = {
     "openai-chat probe": Case(chat, lambda backend: backend.probe(), "/v1/models", "json", CHAT),
     "piper probe": Case(PiperHTTP, lambda backend: backend.probe(), "/voices", "json", PIPER),
     "openai-speech probe": Case(openai_speech, lambda backend: backend.probe(), "/v1/audio/voices", "json", SPEECH),
+    "a1111 probe": Case(A1111, lambda backend: backend.probe(), "/sdapi/v1/options", "json", A1111_ANSWERS),
+    "a1111 free": Case(A1111, lambda backend: backend.free(), "/sdapi/v1/unload-checkpoint", "json", A1111_ANSWERS),
 }
 
 Meant = tuple[type[TopicdError], str]
@@ -184,7 +209,10 @@ BY_READING: dict[str, dict[str, Meant]] = {
     "has a status that is none": dict.fromkeys(("json", "lines", "events", "sound"), UNREAD),
 }
 # Where one backend reads it differently from others of its kind.
-OTHERWISE: dict[tuple[str, str], Meant] = {}
+NO_IMAGE: Meant = (RetryLater, "no_image")
+OTHERWISE: dict[tuple[str, str], Meant] = {
+    (name, way): NO_IMAGE for name in ("a1111", "openai-images") for way in ("sends a list", "calls an error an answer")
+}
 
 
 def meant(name: str, way: str) -> Meant:

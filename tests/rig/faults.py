@@ -1109,15 +1109,33 @@ BACKENDS = (
     ),
     Fault(
         "a pool that is away as soon as one of its members is",
-        "                errors.append(error)\n            finally:\n",
-        "                raise _worst([error]) from error\n            finally:\n",
+        "                errors.append(trouble if isinstance(trouble, Unusable) else error)\n",
+        "                raise _worst([error]) from error\n",
         f"{POOL}test_another_one_does_the_call[Unavailable]",
     ),
     Fault(
         "a pool that gives all its calls to one member",
-        "key=lambda each: (each.circuit.wait_s > 0, each.load)",
-        "key=lambda each: each.circuit.wait_s > 0",
+        "        return (self.circuit.wait_s > 0, self.circuit.trouble is None, self.load)\n",
+        "        return (self.circuit.wait_s > 0, self.circuit.trouble is None, 0.0)\n",
         f"{POOL}test_two_calls_at_once_are_one_on_each",
+    ),
+    Fault(
+        "a member that is back left alone for ever",
+        "        return (self.circuit.wait_s > 0, self.circuit.trouble is None, self.load)\n",
+        "        return (self.circuit.wait_s > 0, self.circuit.trouble is not None, self.load)\n",
+        f"{POOL.partition('::')[0]}::test_one_that_is_back_is_tried_though_another_has_as_much_room",
+    ),
+    Fault(
+        "our own rate taken for an outage of the server",
+        "            if error.cause == NOT_THE_SERVERS:\n                raise\n",
+        "",
+        f"{POOL.partition('::')[0]}::test_a_member_whose_own_rate_is_used_up_is_not_away",
+    ),
+    Fault(
+        "a rate kept by when calls were due",
+        "                while (wait_s := self._wait_s(self._rate, ahead=0)) > 0:",
+        "                if (wait_s := self._wait_s(self._rate, ahead=0)) > 0:",
+        f"{LIMITS}test_whenever_they_come_it_is_kept",
     ),
     Fault(
         "a secret that a server repeats let through",

@@ -39,7 +39,9 @@ class OllamaLLM(Serving):
     def __init__(self, llama_url: str) -> None:
         super().__init__()
         self.is_loaded = False
-        self._llama = httpx.AsyncClient(base_url=llama_url, timeout=TIMEOUT_S)
+        # llama.cpp hangs up on kept connections when it likes; none is kept.
+        unkept = httpx.Limits(max_keepalive_connections=0)
+        self._llama = httpx.AsyncClient(base_url=llama_url, timeout=TIMEOUT_S, limits=unkept)
         self._meta: Mapping[str, Json] = {}
         self.route("GET", "/api/version", self._version)
         self.route("GET", "/api/tags", self._tags)

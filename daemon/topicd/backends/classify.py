@@ -30,19 +30,22 @@ _EXCERPT_CHARS_MAX: Final = 200
 
 _LOGIN_HINT = "check the user, password or token that is set for this server"
 _ADDRESS_HINT = "check the server's address: something else may answer there"
+_REFUSED_HINT = "change the topic, or the settings that the server's words are about, then retry the job"
+_SHORTER_HINT = "shorten the topic, or have the server take larger requests, then retry the job"
+_ENDLESS_HINT = "look into the server's own log for what it made of this job"
 _RUNNING_HINT = "check that the server runs, and its address"
 
 _STATUSES: Final[Mapping[int, _Row]] = {
-    400: (Rejected, "bad_request", ""),
+    400: (Rejected, "bad_request", _REFUSED_HINT),
     401: (Unusable, "unauthorized", _LOGIN_HINT),
     403: (Unusable, "forbidden", _LOGIN_HINT),
     404: (Unusable, "not_found", _ADDRESS_HINT),
     405: (Unusable, "method_not_allowed", _ADDRESS_HINT),
     407: (Unusable, "proxy_unauthorized", "check the user and password of the proxy"),
     408: (RetryLater, "request_timeout", ""),
-    413: (Rejected, "request_too_large", ""),
-    414: (Rejected, "request_too_large", ""),
-    422: (Rejected, "bad_request", ""),
+    413: (Rejected, "request_too_large", _SHORTER_HINT),
+    414: (Rejected, "request_too_large", _SHORTER_HINT),
+    422: (Rejected, "bad_request", _REFUSED_HINT),
     425: (RetryLater, "too_early", ""),
     429: (RetryLater, "rate_limited", ""),
     502: (Unavailable, "bad_gateway", "the gateway answers, the server behind it does not"),
@@ -167,7 +170,7 @@ def _error_rows() -> tuple[_ErrorRow, ...]:
     trust = "set SSL_CA_FILE to the authority that signed it, or mend the certificate"
     scheme = "check http:// against https:// in its address"
     return (
-        ((AnswerTooLargeError,), Rejected, "answer_too_large", "answers more than the limit allows", ""),
+        ((AnswerTooLargeError,), Rejected, "answer_too_large", "answers more than the limit allows", _ENDLESS_HINT),
         ((AnswerCutError,), RetryLater, "answer_cut", "broke off in the middle of its answer", ""),
         ((ssl.SSLCertVerificationError,), Unusable, "tls_untrusted", "has an untrusted certificate", trust),
         ((ssl.SSLError,), Unavailable, "tls_failed", "fails the TLS handshake", scheme),

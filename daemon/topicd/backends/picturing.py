@@ -23,7 +23,6 @@ SIDE_STEP_PX: Final = 8
 
 _ARGUMENTS: Final = re.compile(r"<\s*(sd_cpp_extra_args)\s*>.*?(?:<\s*/\s*\1\s*>|$)", re.DOTALL | re.IGNORECASE)
 _TAG: Final = re.compile(r"<[^<>]*>|sd_cpp_extra_args|[<>]", re.IGNORECASE)
-_DANGLING: Final = re.compile(r"(?:\s*,)+(?=\s*,)|(?:\s*,\s*)+$|^(?:\s*,\s*)+")
 _DATA_URL: Final = re.compile(r"^data:[\w/+.-]{1,64};base64,")
 
 
@@ -85,7 +84,8 @@ def decoded(text: str, *, of: str, bytes_max: int = PICTURE_BYTES_MAX) -> bytes:
         RetryLater: it is no base64, or no PNG, JPEG or WebP.
     """
     if len(text) // 4 * 3 > bytes_max:
-        raise Rejected("answer_too_large", f"the picture is larger than {bytes_max:,} bytes.")
+        hint = "have the server draw smaller pictures, or send JPEG"
+        raise Rejected("answer_too_large", f"the picture is larger than {bytes_max:,} bytes.", hint=hint)
     try:
         data = base64.b64decode(_DATA_URL.sub("", text), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -121,4 +121,5 @@ def _filled(template: str, request: PictureRequest) -> str:
     }
     safe = {name: harmless(text)[:WORDS_CHARS_MAX].rstrip(" ,") for name, text in words.items()}
     # An empty style leaves its comma behind.
-    return _DANGLING.sub("", Template(template).safe_substitute(safe)).strip()
+    parts = (part.strip() for part in Template(template).safe_substitute(safe).split(","))
+    return ", ".join(part for part in parts if part)
