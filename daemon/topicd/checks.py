@@ -69,7 +69,7 @@ async def _backends(settings: Settings) -> list[Check]:
             await backend.aclose()
     hint = "unset it, or name its backend there"
     idle = [
-        _result("unused", ok=True, text=f"{name} is not used, by {why}", hint=hint)
+        _result("unused", ok=True, text=f"{name} is set and not used: {why} decides", hint=hint)
         for name, why in build.unused(settings)
     ]
     return found + idle

@@ -178,8 +178,10 @@ class TestOfficialClient:
         assert (parts[-1].done_reason, parts[-1].eval_count) == (whole.done_reason, whole.eval_count)
 
     async def test_an_answer_is_held_to_a_schema(self, client: ollama.AsyncClient) -> None:
-        schema = {"type": "object", "properties": {"colour": {"enum": ["mauve", "teal"]}}, "required": ["colour"]}
-        answer = await client.chat(MODEL, SAY, format=schema, options={"num_predict": 40})
+        colour = {"colour": {"enum": ["mauve", "teal"]}}
+        schema = {"type": "object", "properties": colour, "required": ["colour"], "additionalProperties": False}
+        # JSON lets white space go on for as long as the model likes, so the most likely token it is.
+        answer = await client.chat(MODEL, SAY, format=schema, options={"num_predict": 120, "temperature": 0})
         assert json.loads(answer.message.content or "")["colour"] in {"mauve", "teal"}
         assert answer.done_reason == "stop"
 

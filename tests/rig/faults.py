@@ -1133,9 +1133,12 @@ BACKENDS = (
     ),
     Fault(
         "a rate kept by when calls were due",
-        "                while (wait_s := self._wait_s(self._rate, ahead=0)) > 0:",
-        "                if (wait_s := self._wait_s(self._rate, ahead=0)) > 0:",
-        f"{LIMITS}test_whenever_they_come_it_is_kept",
+        "                while (wait_s := self._wait_s(self._rate, ahead=0)) > 0:  # noqa: ASYNC110 - for a time, not "
+        "for somebody\n                    await asyncio.sleep(wait_s)\n                self._begun_at.append(_now_s())\n",
+        "                due_s = _now_s() + self._wait_s(self._rate, ahead=0)\n"
+        "                await asyncio.sleep(due_s - _now_s())\n"
+        "                self._begun_at.append(due_s)\n",
+        f"{LIMITS}TestPace::test_a_loop_that_stood_still_wakes_them_late_and_it_is_kept",
     ),
     Fault(
         "a secret that a server repeats let through",
