@@ -1134,7 +1134,8 @@ BACKENDS = (
     Fault(
         "a rate kept by when calls were due",
         "                while (wait_s := self._wait_s(self._rate, ahead=0)) > 0:  # noqa: ASYNC110 - for a time, not "
-        "for somebody\n                    await asyncio.sleep(wait_s)\n                self._begun_at.append(_now_s())\n",
+        "for somebody\n"
+        "                    await asyncio.sleep(wait_s)\n                self._begun_at.append(_now_s())\n",
         "                due_s = _now_s() + self._wait_s(self._rate, ahead=0)\n"
         "                await asyncio.sleep(due_s - _now_s())\n"
         "                self._begun_at.append(due_s)\n",
