@@ -9,8 +9,9 @@ import pytest
 
 from fakes.a1111_server import A1111Server
 from rig.events import until
+from rig.pictures import LIGHTHOUSE
 from topicd.backends.a1111 import A1111
-from topicd.backends.base import Frees, PictureRequest
+from topicd.backends.base import Frees
 from topicd.backends.client import Client
 from topicd.backends.picturing import PromptTemplates
 from topicd.errors import TopicdError, Unusable
@@ -19,17 +20,6 @@ LIMIT_S = 20.0
 PROGRESS_S = 0.01
 DRAW = "/sdapi/v1/txt2img"
 INTERRUPT = "/sdapi/v1/interrupt"
-REQUEST = PictureRequest(
-    prompt="a lighthouse",
-    narration="It stands there.",
-    title="Tides",
-    is_title=False,
-    width_px=1280,
-    height_px=720,
-    style="oil",
-    seed=42,
-    job_seed=7,
-)
 
 
 def client_of(url: str, calls_max: int) -> Client:
@@ -67,7 +57,7 @@ async def calls_under_way(server: A1111Server, backend: A1111, count: int) -> As
     """Have pictures under way that wait for the server."""
     server.may_draw.clear()
     before = len(server.bodies(DRAW))
-    calls = [asyncio.create_task(backend.draw(REQUEST)) for _ in range(count)]
+    calls = [asyncio.create_task(backend.draw(LIGHTHOUSE)) for _ in range(count)]
     await until(lambda: len(server.bodies(DRAW)) == before + count, "they are asked for", LIMIT_S)
     yield calls
     server.may_draw.set()
@@ -96,7 +86,7 @@ class TestProgress:
 
     async def test_a_question_that_fails_is_no_trouble_of_the_picture(self) -> None:
         async with drawing() as (server, backend):
-            await backend.draw(REQUEST)
+            await backend.draw(LIGHTHOUSE)
             server.progress_status = 500
             async with calls_under_way(server, backend, 1) as (call,):
                 asked = len(server.asked)
@@ -119,7 +109,7 @@ class TestInterrupt:
             assert call.cancelled()
             assert server.interrupted == 1
             server.may_draw.set()
-            assert (await backend.draw(REQUEST)).data
+            assert (await backend.draw(LIGHTHOUSE)).data
 
     async def test_beside_another_it_goes_on(self) -> None:
         async with drawing(calls_max=2) as (server, backend), calls_under_way(server, backend, 2) as calls:
@@ -131,7 +121,7 @@ class TestInterrupt:
 
     async def test_one_that_is_whole_interrupts_nothing(self) -> None:
         async with drawing() as (server, backend):
-            await backend.draw(REQUEST)
+            await backend.draw(LIGHTHOUSE)
         assert server.interrupted == 0
 
     async def test_where_it_cannot_be_done_it_is_not_tried(self) -> None:
@@ -148,13 +138,13 @@ class TestStableDiffusionCpp:
 
     async def test_it_draws_without_what_it_does_not_know(self) -> None:
         async with drawing(A1111Server(is_web_ui=False), model="base") as (server, backend):
-            assert (await backend.draw(REQUEST)).data
+            assert (await backend.draw(LIGHTHOUSE)).data
         assert "override_settings" not in server.bodies(DRAW)[0]
 
     async def test_it_is_asked_once_what_it_can(self) -> None:
         async with drawing(A1111Server(is_web_ui=False)) as (server, backend):
             for _ in range(3):
-                await backend.draw(REQUEST)
+                await backend.draw(LIGHTHOUSE)
         assert [path for _, path, _ in server.asked] == ["/sdapi/v1/progress", DRAW, DRAW, DRAW]
         assert (backend.note(), server.interrupted) == ("", 0)
 
@@ -165,7 +155,7 @@ class TestStableDiffusionCpp:
 
     async def test_it_keeps_its_memory(self) -> None:
         async with drawing(A1111Server(is_web_ui=False)) as (server, backend):
-            await backend.draw(REQUEST)
+            await backend.draw(LIGHTHOUSE)
             await backend.free()
             assert server.holds_memory
 
@@ -174,7 +164,7 @@ class TestFree:
     async def test_it_unloads_its_checkpoint(self) -> None:
         async with drawing() as (server, backend):
             assert isinstance(backend, Frees)
-            await backend.draw(REQUEST)
+            await backend.draw(LIGHTHOUSE)
             assert server.holds_memory
             await backend.free()
             assert not server.holds_memory
@@ -205,7 +195,7 @@ class TestTemplates:
     async def test_they_are_sent_and_kept(self) -> None:
         templates = PromptTemplates("<lora:mine:0.5> $prompt, $style, $title", "blurry, $style")
         async with drawing(templates=templates) as (server, backend):
-            await backend.draw(REQUEST)
+            await backend.draw(LIGHTHOUSE)
             provenance = backend.provenance()
         (body,) = server.bodies(DRAW)
         assert body["prompt"] == "<lora:mine:0.5> a lighthouse, oil, Tides"

@@ -12,6 +12,7 @@ import pytest
 from fakes.backends import png
 from fakes.images_server import CLOUD_SIZES, ONE_SIZE, ImagesServer
 from rig.events import until
+from rig.pictures import LIGHTHOUSE
 from topicd.backends.base import ImageBackend, PictureRequest
 from topicd.backends.client import Client
 from topicd.backends.openai_images import OpenAIImages
@@ -20,17 +21,7 @@ from topicd.errors import Rejected, RetryLater, TopicdError, Unavailable, Unusab
 
 LIMIT_S = 20.0
 DRAW = "/v1/images/generations"
-WIDE = PictureRequest(
-    prompt="a lighthouse",
-    narration="It stands there.",
-    title="Tides",
-    is_title=False,
-    width_px=1280,
-    height_px=720,
-    style="oil",
-    seed=42,
-    job_seed=7,
-)
+WIDE = LIGHTHOUSE
 TALL = replace(WIDE, width_px=720, height_px=1280)
 SQUARE = replace(WIDE, width_px=512, height_px=512)
 

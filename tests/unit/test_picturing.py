@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topicd.backends.base import PictureRequest
+from rig.pictures import LIGHTHOUSE
 from topicd.backends.picturing import (
     SIDE_STEP_PX,
     WORDS_CHARS_MAX,
@@ -22,17 +22,6 @@ from topicd.backends.picturing import (
 from topicd.errors import Rejected, RetryLater, TopicdError
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
-REQUEST = PictureRequest(
-    prompt="a lighthouse",
-    narration="It stands there.",
-    title="Tides",
-    is_title=False,
-    width_px=1280,
-    height_px=720,
-    style="oil",
-    seed=42,
-    job_seed=7,
-)
 PIECES = [*"<>/:,a1 \n", "lora", "sd_cpp_extra_args", "SD_CPP_EXTRA_ARGS", "<lora:x:1>"]
 MARKUP = st.lists(st.sampled_from(PIECES)).map("".join)
 
@@ -82,30 +71,30 @@ class TestTemplates:
         ],
     )
     def test_the_owners_words_stay_and_those_of_the_scene_are_put_in(self, positive: str, prompt: str) -> None:
-        assert PromptTemplates(positive).prompt(REQUEST) == prompt
+        assert PromptTemplates(positive).prompt(LIGHTHOUSE) == prompt
 
     def test_words_of_a_scene_are_no_template(self) -> None:
-        request = replace(REQUEST, prompt="$style and ${title}", style="<lora:evil:1>oil")
+        request = replace(LIGHTHOUSE, prompt="$style and ${title}", style="<lora:evil:1>oil")
         assert PromptTemplates().prompt(request) == "$style and ${title}, oil"
 
     @pytest.mark.parametrize("positive", ["", "$prompt, $style", "$style, $prompt", "$style,, $prompt, $style,"])
     def test_an_empty_style_leaves_no_comma(self, positive: str) -> None:
-        assert PromptTemplates(positive).prompt(replace(REQUEST, style="")) == "a lighthouse"
+        assert PromptTemplates(positive).prompt(replace(LIGHTHOUSE, style="")) == "a lighthouse"
 
     def test_without_a_prompt_the_title_is_drawn(self) -> None:
-        assert PromptTemplates().prompt(replace(REQUEST, prompt="")) == "Tides, oil"
+        assert PromptTemplates().prompt(replace(LIGHTHOUSE, prompt="")) == "Tides, oil"
 
     def test_nothing_left_of_the_words_is_refused_though_the_template_has_some(self) -> None:
         with pytest.raises(Rejected) as caught:
-            PromptTemplates("a fine picture of $prompt").prompt(replace(REQUEST, prompt="<lora:evil:1>"))
+            PromptTemplates("a fine picture of $prompt").prompt(replace(LIGHTHOUSE, prompt="<lora:evil:1>"))
         assert (caught.value.cause, caught.value.hint) == ("prompt_empty", "write it without < and >")
 
     def test_the_negative_one_may_be_empty(self) -> None:
-        assert PromptTemplates().negative_prompt(REQUEST) == ""
-        assert PromptTemplates("", "blurry, $style").negative_prompt(REQUEST) == "blurry, oil"
+        assert PromptTemplates().negative_prompt(LIGHTHOUSE) == ""
+        assert PromptTemplates("", "blurry, $style").negative_prompt(LIGHTHOUSE) == "blurry, oil"
 
     def test_long_words_are_cut(self) -> None:
-        assert len(PromptTemplates("$prompt").prompt(replace(REQUEST, prompt="sea " * 1000))) <= WORDS_CHARS_MAX
+        assert len(PromptTemplates("$prompt").prompt(replace(LIGHTHOUSE, prompt="sea " * 1000))) <= WORDS_CHARS_MAX
 
     @pytest.mark.parametrize("text", ["", "$prompt", "${prompt}, $style, $title, $narration", "5 $$"])
     def test_good_ones(self, text: str) -> None:

@@ -7,7 +7,7 @@ request otherwise, never knows of jobs.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +15,10 @@ from topicd.backends import writing
 from topicd.backends.base import Probe, Script, ScriptRequest, ServerState
 from topicd.backends.classify import excerpt
 from topicd.backends.client import Client, Json
-from topicd.errors import Rejected, RetryLater, TopicdError, Unusable
+from topicd.backends.openai import OpenAIServer
+from topicd.errors import Rejected, RetryLater, TopicdError
 
-_NAMES_SHOWN_MAX: Final = 12
 _FORMS: Final = ("json_schema", "json_object", "")
-_NO_ROUTE: Final = frozenset({"not_found", "method_not_allowed"})
 _TOKENS_HINT: Final = "raise max_tokens or the server's context, or ask for fewer scenes"
 _REFUSED_HINT: Final = "word the topic in another way, or set another model"
 
@@ -56,8 +55,8 @@ class OpenAIChat:
             prompts_dir: of a person's own prompts (`writing.py`); None for none.
         """
         self.calls_max, self.holds_gpu = calls_max, holds_gpu
-        self._client, self._prefix = client, prefix.rstrip("/")
-        self._model = model
+        self._client, self._model = client, model
+        self._server = OpenAIServer(client, prefix=prefix, route="chat/completions", api="chat", model=model)
         self._options = {"temperature": temperature, "max_tokens": max_tokens}
         self._repairs_max = repairs_max
         self._prompts = writing.Prompts(prompts_dir)
@@ -79,10 +78,10 @@ class OpenAIChat:
             Unavailable: the server does not answer.
             Unusable: it has no such API, or lacks the model.
         """
-        models = await self._models()
+        models = await self._server.models()
         if not models:
-            await self._ask_route()
-        self._check_model(models)
+            await self._server.ask_route()
+        self._server.check_model(models)
         return Probe(f"OpenAI chat, {excerpt(self._model) or 'its own model'}", {"models": sorted(models)})
 
     async def write(self, request: ScriptRequest) -> Script:
@@ -110,7 +109,7 @@ class OpenAIChat:
         try:
             text, reason = await self._asked(body, request.scenes, self._form)
         except TopicdError as error:
-            meant = await self._meant(error)
+            meant = await self._server.meant(error)
             if meant is error:
                 raise
             raise meant from error
@@ -134,7 +133,7 @@ class OpenAIChat:
         """Return the text and why it ended; the reason is empty when the stream just stopped."""
         parts: list[str] = []
         refusal: list[str] = []
-        async with contextlib.aclosing(self._client.post_events(self._path("chat/completions"), body)) as events:
+        async with contextlib.aclosing(self._client.post_events(self._server.route, body)) as events:
             async for event in events:
                 self._check(event)
                 choice = _first(event)
@@ -160,54 +159,6 @@ class OpenAIChat:
         if words:
             raise Rejected("script_refused", f"the model refuses: {excerpt(words)}", hint=_REFUSED_HINT)
 
-    async def _meant(self, error: TopicdError) -> TopicdError:
-        """Return what an error means: for a missing model, servers have answers of every kind."""
-        if error.cause not in {*_NO_ROUTE, "bad_request", "server_error"}:
-            return error
-        try:
-            self._check_model(await self._models())
-        except TopicdError as found:
-            return found if found.cause == "model_missing" else error
-        return self._no_route(error) if error.cause in _NO_ROUTE else error
-
-    async def _ask_route(self) -> None:
-        """Tell by an empty request whether the route is there: where it is, the request is refused as a bad one."""
-        try:
-            await self._client.post_json(self._path("chat/completions"), {}, is_work=False)
-        except TopicdError as error:
-            meant = self._no_route(error) if error.cause in _NO_ROUTE else error
-            if meant.cause == "not_chat":
-                raise meant from error
-            if meant.cause not in {"bad_request", "server_error", "bad_answer", "model_missing"}:
-                raise
-
-    async def _models(self) -> frozenset[str]:
-        """Return the models; empty when the server does not list them."""
-        try:
-            listed = await self._client.get_json(self._path("models"))
-        except TopicdError as error:
-            if error.cause not in {*_NO_ROUTE, "bad_answer"}:  # a web page, where the server has one for every path
-                raise
-            return frozenset()
-        return frozenset(_named(listed))
-
-    def _check_model(self, models: frozenset[str]) -> None:
-        if not self._model or not models or models & {self._model, f"{self._model}:latest"}:
-            return
-        shown = ", ".join(sorted(models)[:_NAMES_SHOWN_MAX])
-        message = f"{self._client.server} has no model {excerpt(self._model)!r}; it has: {excerpt(shown)}."
-        raise Unusable("model_missing", message, hint="set one of these, or load the model on the server")
-
-    def _no_route(self, error: TopicdError) -> TopicdError:
-        """Return what is not found: the server's own words tell, when it has any."""
-        if "model" in error.message.replace(self._client.server, "").lower():
-            return Unusable("model_missing", error.message, hint="set a model that the server has")
-        hint = "check the address: it must be a server with OpenAI's chat API"
-        return Unusable("not_chat", f"{self._path('chat/completions')} is not there: {error.message}", hint=hint)
-
-    def _path(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
-
 
 def _response_format(form: str, scenes: int) -> Mapping[str, Json]:
     if form == "json_schema":
@@ -226,10 +177,3 @@ def _first(event: Mapping[str, Json]) -> Mapping[str, Json]:
 def _field(value: Json, key: str) -> str:
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, str) else ""
-
-
-def _named(listed: Json) -> Iterator[str]:
-    data = listed.get("data") if isinstance(listed, dict) else listed
-    for item in data if isinstance(data, list) else ():
-        if name := _field(item, "id"):
-            yield name

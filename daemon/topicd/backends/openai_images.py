@@ -5,18 +5,15 @@ that refuses a field or a size is asked with less, and what worked is remembered
 names; never checks size or content of the picture: the images stage does. The API knows no negative prompt and no seed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from topicd.backends.base import Picture, PictureRequest, Probe, ServerState
 from topicd.backends.client import Client, Json
+from topicd.backends.openai import OpenAIServer
 from topicd.backends.picturing import PICTURE_BYTES_MAX, PromptTemplates, decoded, first_of, rounded_up
 from topicd.errors import Rejected, RetryLater, TopicdError, Unusable
 
-_NO_ROUTE: Final = frozenset({"not_found", "method_not_allowed"})
-# A server with a web page answers paths that it does not know with that page.
-_NO_LIST: Final = _NO_ROUTE | {"bad_answer"}
-_NAMES_SHOWN_MAX: Final = 12
 _POLICY: Final = ("content_policy", "content policy", "moderation", "safety system")
 _STANDARD: Final = "1024x1024"
 
@@ -49,8 +46,8 @@ class OpenAIImages:
             picture_bytes_max: for one decoded picture.
         """
         self.calls_max, self.holds_gpu = calls_max, holds_gpu
-        self._client, self._prefix = client, prefix.rstrip("/")
-        self._model = model
+        self._client, self._model = client, model
+        self._server = OpenAIServer(client, prefix=prefix, route="images/generations", api="images", model=model)
         self._templates = templates or PromptTemplates()
         self._picture_bytes_max = picture_bytes_max
         self._way = 0
@@ -70,10 +67,10 @@ class OpenAIImages:
             Unavailable: the server does not answer.
             Unusable: it has no such API, or lacks the model.
         """
-        models = await self._models()
+        models = await self._server.models()
         if not models:
-            await self._ask_route()
-        self._check_model(models)
+            await self._server.ask_route()
+        self._server.check_model(models)
         return Probe(f"OpenAI images, {self._model or 'its own model'}", {"models": sorted(models)})
 
     async def draw(self, request: PictureRequest) -> Picture:
@@ -104,7 +101,7 @@ class OpenAIImages:
         """Ask in one way, in the next one where that is refused; remember what worked."""
         ways = _ways(request)
         try:
-            answer = await self._client.post_json(self._path("images/generations"), {**body, **ways[way]})
+            answer = await self._client.post_json(self._server.route, {**body, **ways[way]})
         except TopicdError as error:
             # Which field is meant, servers say in too many ways: what a second try tells is certain.
             if error.cause != "bad_request" or _is_policy(error) or way == len(ways) - 1:
@@ -124,54 +121,11 @@ class OpenAIImages:
         raise RetryLater("no_image", f"{self._client.server} answered without a picture.")
 
     async def _meant(self, error: TopicdError) -> TopicdError:
-        """Return what an error means: for a missing model, servers have answers of every kind."""
+        """Return what an error means: for a picture that is not allowed, servers have no status of its own."""
         if _is_policy(error):
             hint = "word the topic in another way, or draw with another server"
             return Rejected("picture_refused", error.message, hint=hint)
-        if error.cause not in {*_NO_ROUTE, "bad_request", "server_error"}:
-            return error
-        try:
-            self._check_model(await self._models() if self._model else frozenset())
-        except TopicdError as found:
-            return found if found.cause == "model_missing" else error
-        return self._no_route(error) if error.cause in _NO_ROUTE else error
-
-    async def _ask_route(self) -> None:
-        """Tell by an empty request whether the route is there: where it is, the request is refused as a bad one."""
-        try:
-            await self._client.post_bytes(self._path("images/generations"), {}, is_work=False)
-        except TopicdError as error:
-            if error.cause in _NO_ROUTE:
-                raise self._no_route(error) from error
-            if error.cause not in {"bad_request", "server_error"}:
-                raise
-
-    async def _models(self) -> frozenset[str]:
-        """Return the models; empty when the server does not list them."""
-        try:
-            listed = await self._client.get_json(self._path("models"))
-        except TopicdError as error:
-            if error.cause not in _NO_LIST:
-                raise
-            return frozenset()
-        return frozenset(_named(listed))
-
-    def _check_model(self, models: frozenset[str]) -> None:
-        if not self._model or not models or self._model in models:
-            return
-        shown = ", ".join(sorted(models)[:_NAMES_SHOWN_MAX])
-        message = f"{self._client.server} has no model {self._model[:100]!r}; it has: {shown}."
-        raise Unusable("model_missing", message, hint="set one of these, or put the model on the server")
-
-    def _no_route(self, error: TopicdError) -> TopicdError:
-        """Return what is not found: the server's own words tell, when it has any."""
-        if "model" in error.message.replace(self._client.server, "").lower():
-            return Unusable("model_missing", error.message, hint="set a model that the server has")
-        hint = "check the address: it must be a server with OpenAI's images API"
-        return Unusable("not_images", f"{self._path('images/generations')} is not there: {error.message}", hint=hint)
-
-    def _path(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
+        return await self._server.meant(error)
 
 
 def _ways(request: PictureRequest) -> Sequence[Mapping[str, Json]]:
@@ -191,10 +145,3 @@ def _ways(request: PictureRequest) -> Sequence[Mapping[str, Json]]:
 
 def _is_policy(error: TopicdError) -> bool:
     return isinstance(error, Rejected) and any(word in error.message.lower() for word in _POLICY)
-
-
-def _named(listed: Json) -> Iterator[str]:
-    data = listed.get("data") if isinstance(listed, dict) else listed
-    for item in data if isinstance(data, list) else ():
-        if isinstance(item, dict) and isinstance(item.get("id"), str):
-            yield item["id"]
