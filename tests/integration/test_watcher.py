@@ -477,7 +477,7 @@ async def test_the_clock_alone_finds_a_directory_gone_and_back(tree: Tree, seen:
 
 
 async def test_out_of_descriptors_it_polls_says_so_and_heals(tree: Tree, seen: Recorder) -> None:
-    watcher = make(tree, seen, rescan_s=0.2, poll_s=0.01)
+    watcher = make(tree, seen, rescan_s=2.0, poll_s=0.01)
     with no_more_descriptors():
         watcher.start()
     assert (watcher.mode, watcher.up) == ("poll", True)
