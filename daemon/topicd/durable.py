@@ -64,6 +64,10 @@ class Disk:
         """Write some of the data and return how many bytes."""
         return os.write(fd, data)
 
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut a file to a size in bytes."""
+        os.ftruncate(fd, size)
+
     def fsync(self, fd: int) -> None:
         """Put a file's data, or a directory's entries, on the disk."""
         os.fsync(fd)
@@ -210,6 +214,25 @@ class Durable:
                 self._write_all(fd, data)
             finally:
                 self._disk.close(fd)
+
+    def opened(self, path: Path) -> int:
+        """Open a file that grows by `append`, and make it where it is not there; the caller closes it."""
+        with told():
+            try:
+                return self._disk.create(path)
+            except FileExistsError:
+                return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    def append(self, fd: int, data: bytes) -> None:
+        """Write all of it where the file's position is, and leave the fsync to the caller."""
+        with told():
+            self._write_all(fd, data)
+
+    def cut(self, fd: int, size: int) -> None:
+        """Cut a file and go on at its new end; leave the fsync to the caller."""
+        with told():
+            self._disk.truncate(fd, size)
+            os.lseek(fd, size, os.SEEK_SET)
 
     def adopt(self, temporary: Path, target: Path) -> None:
         """Put a file in place that another process wrote beside it: fsync, rename, fsync of the directory."""

@@ -73,6 +73,7 @@ class StorageTrouble(TopicdError):
 CAUSES: Final = frozenset(
     [
         "answer_cut",
+        "answer_short",
         "answer_too_large",
         "audio_cut",
         "audio_empty",
@@ -85,6 +86,8 @@ CAUSES: Final = frozenset(
         "bad_request",
         "bug",
         "crash_loop",
+        "digest_mismatch",
+        "file_changed",
         "front_matter_broken",
         "front_matter_unknown",
         "front_matter_value",
@@ -101,6 +104,7 @@ CAUSES: Final = frozenset(
         "page_part_damaged",
         "page_part_missing",
         "page_too_large",
+        "part_changed",
         "picture_refused",
         "picture_size",
         "product_missing",

@@ -54,6 +54,14 @@ class Write(NamedTuple):
     data: bytes
 
 
+class Shorten(NamedTuple):
+    """A file cut to a size."""
+
+    text: str
+    node: Node
+    size: int
+
+
 class Sync(NamedTuple):
     """An fsync."""
 
@@ -61,7 +69,7 @@ class Sync(NamedTuple):
     node: Node
 
 
-Operation: TypeAlias = Change | Write | Sync
+Operation: TypeAlias = Change | Write | Shorten | Sync
 
 
 class Leaf(NamedTuple):
@@ -131,6 +139,11 @@ class RecordingDisk(Disk):
         node = self._nodes[_identity(os.fstat(fd))]
         self.operations.append(Write(f"write {count} {self._named(fd)}", node, offset, bytes(data[:count])))
         return count
+
+    def truncate(self, fd: int, size: int) -> None:
+        super().truncate(fd, size)
+        node = self._nodes[_identity(os.fstat(fd))]
+        self.operations.append(Shorten(f"cut to {size} {self._named(fd)}", node, size))
 
     def fsync(self, fd: int) -> None:
         self.operations.append(Sync(f"fsync {self._named(fd)}", self._nodes[_identity(os.fstat(fd))]))
@@ -205,6 +218,8 @@ class Platter:
             self.pending.append(operation)
         elif isinstance(operation, Write):
             self._write(operation)
+        elif isinstance(operation, Shorten):
+            self._dirty[operation.node] = self._now(operation.node)[: operation.size]
         elif operation.node.is_folder:
             self._sync_folder(operation.node)
         elif operation.node in self._dirty:
@@ -238,16 +253,19 @@ class Platter:
         lines = []
         for number, operation in enumerate(operations, 1):
             fate = fates.get(id(operation), "durable" if isinstance(operation, Change) else "")
-            if isinstance(operation, Write):
+            if isinstance(operation, Write | Shorten):
                 fate = cut.files[operation.node][0] if operation.node in cut.files else "durable"
             lines.append(f"{number:5} {fate:8} {operation.text}")
         return "\n".join(lines)
 
     def _write(self, write: Write) -> None:
-        old = self._dirty.get(write.node, self._synced.get(write.node, b""))
+        old = self._now(write.node)
         self._dirty[write.node] = (
             old[: write.offset].ljust(write.offset, b"\0") + write.data + old[write.offset + len(write.data) :]
         )
+
+    def _now(self, node: Node) -> bytes:
+        return self._dirty.get(node, self._synced.get(node, b""))
 
     def _sync_folder(self, folder: Node) -> None:
         arrived = self._with_needs(

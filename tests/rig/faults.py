@@ -23,6 +23,8 @@ class Fault(NamedTuple):
     caught_by: str
 
 
+PART = "unit/test_part.py::"
+DOWNLOAD = "integration/test_download.py::"
 CLAIM = "integration/test_store_claim.py::"
 CRASH = "integration/test_store_crash.py::"
 TRACE = "integration/test_store_trace.py::"
@@ -1075,6 +1077,70 @@ BACKUPS = (
     ),
 )
 
+DOWNLOADS = (
+    Fault(
+        "a part emptied before its record is",
+        "        self._note(Record(url, validator, total, digest))\n        self._durable.cut(self._fd, 0)\n",
+        "        self._durable.cut(self._fd, 0)\n"
+        "        self._note(Record(url, validator, total, digest, self.record.synced))\n",
+        f"{PART}test_whatever_a_power_cut_leaves_is_the_whole_file_or_a_part_that_can_be_gone_on_with",
+    ),
+    Fault(
+        "an offset recorded before the bytes are on the disk",
+        "        size = self.size\n        self._durable.sync(self.path)\n",
+        "        size = self.size\n",
+        f"{PART}test_whatever_a_power_cut_leaves_is_the_whole_file_or_a_part_that_can_be_gone_on_with",
+    ),
+    Fault(
+        "a file in its place before its bytes are on the disk",
+        "        self._durable.sync(self.path)\n        self._durable.rename(self.path, self.target)\n",
+        "        self._durable.rename(self.path, self.target)\n",
+        f"{PART}test_whatever_a_power_cut_leaves_is_the_whole_file_or_a_part_that_can_be_gone_on_with",
+    ),
+    Fault(
+        "a part gone on with as far as it is long",
+        "        self._durable.cut(self._fd, self.record.synced)\n        self.size = self.record.synced\n",
+        "        self._durable.cut(self._fd, has)\n        self.size = has\n",
+        f"{PART}test_the_record_keeps_up_with_the_checkpoints",
+    ),
+    Fault(
+        "a part of a file appended at another place",
+        "    if first != wanted.offset:\n",
+        "    if first > wanted.offset:\n",
+        f"{DOWNLOAD}test_a_part_that_does_not_fit_is_not_appended[earlier]",
+    ),
+    Fault(
+        "a weak validator sent as if it were strong",
+        'return etag if _STRONG_ETAG.fullmatch(etag) else ""',
+        "return etag",
+        f'{DOWNLOAD}test_without_a_strong_validator_it_begins_again[W/"weak"]',
+    ),
+    Fault(
+        "an end without a length taken for success",
+        "            if answer.is_framed:\n",
+        "            if answer.is_framed or True:\n",
+        f"{DOWNLOAD}test_a_body_without_length_and_digest_is_refused",
+    ),
+    Fault(
+        "received bytes that keep a download going for ever",
+        "        if have >= self._best + PROGRESS_BYTES_MIN:\n",
+        "        if have > self._best:\n",
+        f"{DOWNLOAD}test_a_trickle_is_not_waited_for_for_ever",
+    ),
+    Fault(
+        "a token handed on to where a redirect leads",
+        "own if _origin(at) == _origin(first) else {}",
+        "own",
+        f"{DOWNLOAD}test_redirects_are_followed_anew_and_credentials_stay_at_home",
+    ),
+    Fault(
+        "a file in its place whatever its digest",
+        '        if self._file.digest in ("", self._told.digest):\n',
+        "        if True:\n",
+        f"{DOWNLOAD}test_another_file_than_the_digest_says_is_never_put_in_place",
+    ),
+)
+
 BACKENDS = (
     Fault(
         "a circuit that does not open",
@@ -1177,5 +1243,6 @@ FAULTS = (
     *WORKS,
     *FSCKS,
     *BACKUPS,
+    *DOWNLOADS,
     *BACKENDS,
 )

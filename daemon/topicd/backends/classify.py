@@ -77,28 +77,57 @@ def classify(trouble: httpx.Response | Exception, *, server: str = "the server")
         server: host and port, for the message.
     """
     if isinstance(trouble, Exception):
-        return _classify_exception(trouble, server)
-    return _classify_response(trouble, server)
+        return classify_exception(trouble, server)
+    words = "" if trouble.status_code in _SILENT else _words(trouble)
+    return classify_status(trouble.status_code, after_s=after_s_of(trouble.headers), server=server, words=words)
+
+
+def classify_status(status: int, *, after_s: float | None, server: str, words: str = "") -> TopicdError:
+    """Return what should be done about a status that is no success.
+
+    Args:
+        status: of the answer.
+        after_s: seconds that its `Retry-After` asks for (`after_s_of`).
+        server: host and port, for the message.
+        words: of the server, fit for a message.
+    """
+    otherwise = _FAMILIES.get(status // 100, (RetryLater, "bad_answer", ""))
+    kind, cause, hint = _STATUSES.get(status, otherwise)
+    message = f"{server} answers HTTP {status}: {words}" if words else f"{server} answers HTTP {status}."
+    if status == 429 and after_s is not None:  # noqa: PLR2004 - a status code is its own name
+        kind = Unavailable
+    if issubclass(kind, (RetryLater, Unavailable)):
+        return kind(cause, message, hint=hint, after_s=after_s)
+    return kind(cause, message, hint=hint)
+
+
+def after_s_of(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that `Retry-After` asks for, in either form; None without it (RFC 9110, 10.2.3)."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        return min(float(value[:9]), _AFTER_S_MAX)
+    try:
+        # The server's own clock measures best how far away its date is.
+        now = _date(headers["date"]) if "date" in headers else datetime.now(UTC)
+        seconds = (_date(value) - now).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), _AFTER_S_MAX)
+
+
+def classify_exception(error: Exception, server: str) -> TopicdError:
+    """Return what should be done about an exception; see `classify`."""
+    chain = tuple(_chain(error))
+    for kinds, kind, cause, sentence, hint in _error_rows():
+        if any(isinstance(link, kinds) for link in chain):
+            return kind(cause, f"{server} {sentence}.", hint=hint)
+    return RetryLater("request_failed", f"the request to {server} failed ({type(error).__name__}).")
 
 
 def excerpt(text: str) -> str:
     """Return the beginning of foreign text, fit for a message: one line, printable, without secrets."""
     printable = "".join(char if char.isprintable() else " " for char in text[: 10 * _EXCERPT_CHARS_MAX])
     return _SECRETS.sub("…", " ".join(printable.split()))[:_EXCERPT_CHARS_MAX]
-
-
-def _classify_response(response: httpx.Response, server: str) -> TopicdError:
-    status = response.status_code
-    otherwise = _FAMILIES.get(status // 100, (RetryLater, "bad_answer", ""))
-    kind, cause, hint = _STATUSES.get(status, otherwise)
-    words = "" if status in _SILENT else _words(response)
-    message = f"{server} answers HTTP {status}: {words}" if words else f"{server} answers HTTP {status}."
-    after_s = _after_s(response.headers)
-    if status == 429 and after_s is not None:  # noqa: PLR2004 - a status code is its own name
-        kind = Unavailable
-    if issubclass(kind, (RetryLater, Unavailable)):
-        return kind(cause, message, hint=hint, after_s=after_s)
-    return kind(cause, message, hint=hint)
 
 
 def _words(response: httpx.Response) -> str:
@@ -121,31 +150,10 @@ def _phrase(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _after_s(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value[:9]), _AFTER_S_MAX)
-    try:
-        # The server's own clock measures best how far away its date is.
-        now = _date(headers["date"]) if "date" in headers else datetime.now(UTC)
-        seconds = (_date(value) - now).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), _AFTER_S_MAX)
-
-
 def _date(text: str) -> datetime:
     """Read any of the three forms (RFC 9110, 5.6.7); the oldest names no zone and means UTC."""
     date = parsedate_to_datetime(text)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _classify_exception(error: Exception, server: str) -> TopicdError:
-    chain = tuple(_chain(error))
-    for kinds, kind, cause, sentence, hint in _error_rows():
-        if any(isinstance(link, kinds) for link in chain):
-            return kind(cause, f"{server} {sentence}.", hint=hint)
-    return RetryLater("request_failed", f"the request to {server} failed ({type(error).__name__}).")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
