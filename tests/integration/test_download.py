@@ -121,6 +121,15 @@ async def test_what_is_there_is_not_asked_for_again(rig: Rig, server: FileServer
     assert server.asked == []
 
 
+async def test_what_a_killed_writer_left_beside_a_finished_file_goes(rig: Rig, server: FileServer) -> None:
+    rig.target.write_bytes(DATA)
+    for name in ("voice.onnx.part.json", ".voice.onnx.part.json.12ab.tmp"):
+        rig.target.with_name(name).write_bytes(b"{")
+    rig.target.with_name("voice.json").write_bytes(b"{")
+    assert await rig.fetch(server, digest=DIGEST) == DATA
+    assert rig.left() == {"voice.onnx", "voice.json"}
+
+
 async def test_another_file_by_that_name_is_told_and_left(rig: Rig, server: FileServer) -> None:
     rig.target.write_bytes(OTHER)
     with pytest.raises(Unusable, match="another file"):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from topicd.backends.follower import Follower, new_hash
-from topicd.backends.part import Part
+from topicd.backends.part import Part, tidy
 from topicd.backends.ranges import Anew, Append, Complete, Judgement, Useless, Wanted, judge
 from topicd.backends.transfer import Answer, Transfer, plain
 from topicd.durable import Durable, free_bytes, uncut
@@ -239,6 +239,7 @@ class _Run:
     def run(self) -> None:
         """Return when the file is in its place."""
         if self._is_there():
+            tidy(self._file.target, self._durable)
             return
         part = self._held()
         if part is None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Self
 
-from topicd.durable import Durable
+from topicd.durable import TEMPORARY, Durable
 from topicd.errors import StorageTrouble
 
 PART: Final = ".part"
@@ -152,6 +152,7 @@ class Part:
         return False
 
     def _take_up(self) -> None:
+        _sweep(self.target, self._durable)
         record = _read(_record(self.target))
         has = os.fstat(self._fd).st_size
         self.record = record if record and record.synced <= has else Record()
@@ -161,6 +162,20 @@ class Part:
     def _note(self, record: Record) -> None:
         self._durable.write(_record(self.target), json.dumps(asdict(record), indent=1).encode() + b"\n")
         self.record = record
+
+
+def tidy(target: Path, durable: Durable) -> None:
+    """Remove what a writer that was killed left beside a finished file."""
+    _sweep(target, durable)
+    durable.remove(_record(target))
+
+
+def _sweep(target: Path, durable: Durable) -> None:
+    """Remove records that were never put in place."""
+    prefix = f".{_record(target).name}."
+    for path in target.parent.iterdir():
+        if path.name.startswith(prefix) and path.name.endswith(TEMPORARY):
+            durable.remove(path)
 
 
 def _part(target: Path) -> Path:
