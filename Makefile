@@ -92,12 +92,13 @@ soak: .venv/installed-dev ## the same tests, for long: more seeds, kills, races,
 	@touch $@
 
 .PHONY: bench
-bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts, backlogs, the demo, the idle daemon
+bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts, backlogs, the demo, downloads, the idle daemon
 	$(BIN)/python bench/pickup.py
 	$(BIN)/python -m bench.spool
 	$(BIN)/python bench/burst.py
 	$(BIN)/python bench/backlog.py
 	$(BIN)/python bench/demo.py
+	$(BIN)/python bench/download.py
 	$(BIN)/python bench/idle.py
 
 # === RELEASE ===

@@ -19,7 +19,7 @@ from typing import Any, Final
 from topicd import __version__, build
 from topicd.backends.base import Backend, HasServers
 from topicd.backends.embedded.worker import Worker
-from topicd.durable import free_bytes, offload
+from topicd.durable import free_bytes
 from topicd.engine import STORAGE_WAIT_S, Engine, Lane
 from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
@@ -32,6 +32,7 @@ from topicd.telemetry import logs
 from topicd.telemetry.events import Events, rfc3339
 from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
 from topicd.telemetry.sdnotify import notify
+from topicd.threads import offload
 from topicd.watcher import Watched, Watcher
 from topicd.web import Health
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from topicd.breaker import Breaker
-from topicd.durable import is_storage_trouble, offload, told_of, whole
+from topicd.durable import is_storage_trouble, told_of
 from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate
 from topicd.handover import Entrance
@@ -26,6 +26,7 @@ from topicd.stages.base import StageWork
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry.events import Events
+from topicd.threads import offload, whole
 
 DIED_CAUSES: Final = frozenset({"bad_gateway", "connection_reset"})
 DEATHS_UNPROVEN: Final = 2

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from topicd import __version__, drop, oncall
+from topicd import __version__, drop, fetching, oncall
 from topicd.drop import NotATopic
 from topicd.errors import TopicdError, Unusable
 from topicd.home import Home
@@ -38,7 +38,10 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = {
     OK: "done",
-    FAILED: "the job failed or was held; `check` found something wrong; a backup is not whole; or the disk refused",
+    FAILED: (
+        "the job failed or was held; `check` found something wrong; a backup is not whole; a file was not fetched; "
+        "or the disk refused"
+    ),
     USAGE: "the command line is wrong, or names no topic or archive",
     NO_JOB: "no job, or more than one, goes by that name",
     NOT_NOW: "the job is not where that can be done (retry of a finished job, release of one not held)",
@@ -46,7 +49,7 @@ EXIT_CODES: Final = {
     oncall.FOUND: "`fsck` found what it has not put right",
     TAKEN: "another daemon works on this home, or another backup on that directory",
     CONFIG: "a setting is wrong, or the home or the port cannot be used; nothing was started",
-    INTERRUPTED: "stopped by Ctrl-C while waiting; the job goes on",
+    INTERRUPTED: "stopped by Ctrl-C; a job goes on, a fetch keeps what it has",
 }
 
 
@@ -223,6 +226,7 @@ def parser() -> argparse.ArgumentParser:
     _json(verb("check", check, "\nMay run beside a daemon."))
     one = verb("prompt", prompt, "\nSaved as prompts/LANGUAGE.txt in the home, it is used instead of the packaged one.")
     one.add_argument("language", metavar="LANGUAGE", nargs="?", help="such as en or pt-BR; else the one that is set")
+    fetching.add(verb)
     oncall.add(verb)
     return top
 

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from topicd.durable import Durable, Steps, no_threads
+from topicd.durable import Durable, Steps
+from topicd.threads import no_threads
 
 FSYNCS_MAX: Final = 32
 """How many fsyncs are under way at once. A journalling file system commits those that wait together as one."""

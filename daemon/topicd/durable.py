@@ -13,24 +13,20 @@ so that many jobs can share the fsyncs (`commit.py`).
 The calls that change the disk go through `Disk`, the one seam where a test can watch or break them.
 """
 
-import asyncio
 import contextlib
 import errno
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Final, ParamSpec, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from topicd.errors import StorageTrouble
 
 TEMPORARY: Final = ".tmp"
 INCOMING: Final = ".incoming"
 COPY_BYTES: Final = 1_048_576
-THREADS_MAX: Final = 8
 
 _STORAGE_CAUSES: Final = {
     errno.ENOSPC: ("disk_full", "free some space; work goes on by itself"),
@@ -43,7 +39,6 @@ _STORAGE_CAUSES: Final = {
     errno.EIO: ("io_error", "look at the kernel's log: the disk may be failing"),
 }
 
-P = ParamSpec("P")
 R = TypeVar("R")
 Steps: TypeAlias = Generator[tuple[Path, ...], None, R]
 """Work that yields the files and directories to be fsynced before it goes on, and returns its result."""
@@ -113,52 +108,6 @@ def told_of(error: OSError) -> StorageTrouble:
     """Return the trouble that an error of the disk, or a shortage in this process, is."""
     cause, hint = _STORAGE_CAUSES[error.errno or 0]
     return StorageTrouble(cause, f"{error.strerror}: {error.filename or 'the spool'}", hint=hint)
-
-
-async def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run blocking work in a thread, whole: cancelling the caller waits for its end before it takes effect."""
-    try:
-        future = asyncio.get_running_loop().run_in_executor(threads(), partial(work, *args, **kwargs))
-    except RuntimeError as error:
-        raise no_threads() from error
-    return await uncut(future)
-
-
-def no_threads() -> StorageTrouble:
-    """Return the trouble of a process that may start no more threads."""
-    return told_of(OSError(errno.EAGAIN, "cannot start a thread", "this process"))
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    """Return threads of our own: the loop's belong to backends too, and a call that never returns keeps its thread."""
-    return ThreadPoolExecutor(THREADS_MAX, "topicd")
-
-
-async def uncut(future: "asyncio.Future[R]") -> R:
-    """Wait for what goes on in another thread; a cancelled caller waits for its end before that takes effect."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # looked at, so that asyncio does not log it as lost
-        raise
-
-
-async def whole(work: Awaitable[R]) -> R:
-    """Run what must not be cut in two, such as a move and the word of it; a cancelled caller waits for its end."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        task.result()
-        raise
 
 
 class Durable:

@@ -14,7 +14,6 @@ from typing import Final
 
 from topicd.attempts import Attempts
 from topicd.breaker import Breaker
-from topicd.durable import offload
 from topicd.errors import StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate, unusable_spool
 from topicd.gpu import Gpu
@@ -25,6 +24,7 @@ from topicd.stages.base import StageWork
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry.events import Events
+from topicd.threads import offload
 
 STORAGE_WAIT_S: Final = 2.0
 

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable, offload
+from topicd.durable import Durable
 from topicd.errors import StorageTrouble
 from topicd.layout import PROBE
 from topicd.telemetry.events import Events
+from topicd.threads import offload
 
 FRESH_S: Final = 1.0
 HANDED_OVER_S: Final = 4.0

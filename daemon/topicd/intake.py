@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from topicd.durable import Steps, offload, whole
+from topicd.durable import Steps
 from topicd.errors import Rejected, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
 from topicd.handover import Entrance
@@ -27,6 +27,7 @@ from topicd.spool import Spool
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry.events import Events
+from topicd.threads import offload, whole
 from topicd.topic import is_topic_name, parse, too_large, unreadable
 
 TROUBLE_WAIT_S: Final = 5.0

@@ -19,11 +19,12 @@ from typing import Final, NamedTuple
 import aiofiles
 
 from topicd import job as files
-from topicd.durable import TEMPORARY, Durable, threads
+from topicd.durable import TEMPORARY, Durable
 from topicd.errors import Rejected
 from topicd.job import Damaged, Manifest, Product, Scenes
 from topicd.states import Stage
 from topicd.telemetry.events import rfc3339
+from topicd.threads import threads
 from topicd.topic import too_large, unreadable
 
 READ_BYTES: Final = 1_048_576

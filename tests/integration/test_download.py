@@ -17,7 +17,8 @@ import pytest
 
 from fakes.file_server import FileServer, Reply, Wrong
 from rig.events import until
-from topicd.backends.download import Downloads, File, Limits, Progress
+from topicd.backends.download import Downloads
+from topicd.backends.files import File, Limits, Progress
 from topicd.backends.part import Part
 from topicd.durable import Durable
 from topicd.errors import RetryLater, TopicdError, Unavailable, Unusable
@@ -401,7 +402,8 @@ async def test_a_full_disk_is_a_pause(rig: Rig, server: FileServer) -> None:
 KILLED = """
 import asyncio, ssl, sys
 from pathlib import Path
-from topicd.backends.download import Downloads, File, Limits
+from topicd.backends.download import Downloads
+from topicd.backends.files import File, Limits
 limits = Limits(stall_s=60, free_bytes_min=0, checkpoint_bytes=1)
 file = File(Path(sys.argv[1]), [sys.argv[2]])
 asyncio.run(Downloads(tls=ssl.create_default_context(), limits=limits).fetch(file))

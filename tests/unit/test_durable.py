@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fakes.disk import Crash, CrashingDisk, FailingDisk, TracingDisk
-from topicd.durable import TEMPORARY, Disk, Durable, free_bytes, offload, told
+from topicd.durable import TEMPORARY, Disk, Durable, free_bytes, told
 from topicd.errors import StorageTrouble
+from topicd.threads import offload
 
 
 def tree(folder: Path) -> dict[str, bytes]:

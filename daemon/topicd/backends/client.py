@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,7 @@ from topicd.backends.circuit import Circuit
 from topicd.backends.classify import AnswerCutError, AnswerTooLargeError, classify
 from topicd.backends.limits import Limits, Rate
 from topicd.backends.scrub import Scrub
+from topicd.backends.trust import trust
 from topicd.errors import TopicdError, Unusable
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Client:
             base_url=url.copy_with(userinfo=b""),
             # httpx logs every address it calls, with the password if there is one.
             auth=(url.username, url.password) if url.userinfo else None,
-            verify=_tls(verify=verify, ca_file=ca_file),
+            verify=trust(verify=verify, ca_file=ca_file),
             timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=connect_timeout_s),
             # A compressed answer could grow past its limit in one step.
             headers={"accept": "*/*", "accept-encoding": "identity", **(headers or {})},
@@ -309,17 +309,3 @@ def _address(base_url: str, headers: Mapping[str, str]) -> httpx.URL:
         message = f"{url.host} is to be sent a token and the password in its address, in one and the same header."
         raise Unusable("two_passwords", message, hint="take one of them out, or send the token in another header")
     return url
-
-
-def _tls(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            message = f"the CA file {ca_file} cannot be read as PEM."
-            raise Unusable("ca_file", message, hint="check SSL_CA_FILE") from error
-    return context

@@ -12,114 +12,21 @@ import hashlib
 import ssl
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from topicd.backends.files import File, Limits, Patience, Progress
 from topicd.backends.follower import Follower, new_hash
 from topicd.backends.part import Part, tidy
 from topicd.backends.ranges import Anew, Append, Complete, Judgement, Useless, Wanted, judge
 from topicd.backends.transfer import Answer, Transfer, plain
-from topicd.durable import Durable, free_bytes, uncut
+from topicd.durable import Durable, free_bytes
 from topicd.errors import RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
+from topicd.threads import uncut
 
-PROGRESS_BYTES_MIN: Final = 65_536
 _LOOK_AGAIN_S: Final = 0.2
-_DIGESTS: Final = {"sha256": 64, "md5": 32}
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file that is wanted.
-
-    Attributes:
-        target: where it goes; its directory is there.
-        urls: where it is to be had, the best first.
-        digest: what it must have, as `sha256:…` or `md5:…`; empty when nobody knows.
-        size: its bytes; None when nobody knows.
-        secret: headers for the origins of `urls` alone, such as a token's.
-    """
-
-    target: Path
-    urls: Sequence[str]
-    digest: str = ""
-    size: int | None = None
-    secret: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        """Raise for what cannot be asked for.
-
-        Raises:
-            Unusable: an address or the digest is none.
-        """
-        algorithm, _, value = self.digest.partition(":")
-        is_hex = len(value) == _DIGESTS.get(algorithm, -1) and set(value) <= set("0123456789abcdef")
-        if self.digest and not is_hex:
-            raise Unusable("bad_digest", "a digest is none.", hint="write it as sha256:, and 64 digits of 0-9a-f")
-        for url in self.urls:
-            plain(url)
-
-    @property
-    def algorithm(self) -> str:
-        """Return the name of the digest's algorithm, sha256 where none is given."""
-        return self.digest.partition(":")[0] or "sha256"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a download may take.
-
-    Attributes:
-        connect_s: for one connection.
-        stall_s: silence that ends an attempt.
-        total_s: for the whole download, waits and pauses included.
-        bytes_max: of one file.
-        tries_max: attempts in a row, over all mirrors, that bring it no further.
-        anew_max: beginnings from nothing after the first.
-        wait_s: before the first try after a failure; it doubles up to `wait_s_max`.
-        wait_s_max: the longest such wait.
-        free_bytes_min: what stays free on the disk.
-        pause_s: between two looks whether a full disk has space again.
-        checkpoint_bytes: of new data, after which what is there is made to survive a power cut.
-        checkpoint_s: after which it is anyway, if anything is new.
-    """
-
-    connect_s: float = 10.0
-    stall_s: float = 30.0
-    total_s: float = 86_400.0
-    bytes_max: int = 68_719_476_736
-    tries_max: int = 8
-    anew_max: int = 5
-    wait_s: float = 1.0
-    wait_s_max: float = 60.0
-    free_bytes_min: int = 268_435_456
-    pause_s: float = 5.0
-    checkpoint_bytes: int = 67_108_864
-    checkpoint_s: float = 10.0
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a download tells of itself; written in its thread, read from any.
-
-    Attributes:
-        have: bytes that are there.
-        total: bytes of the whole; None when not known.
-        resumed: times that it went on with bytes that were there.
-        received: bytes that came over the network.
-        note: what it waits for, for a person; empty while it receives.
-        digest: of the whole file, once it is there.
-    """
-
-    have: int = 0
-    total: int | None = None
-    resumed: int = 0
-    received: int = 0
-    note: str = ""
-    digest: str = ""
 
 
 class Downloads:
@@ -188,35 +95,6 @@ class _Stopped(TopicdError):
     """Nobody waits for it any more."""
 
 
-class _Patience:
-    """How often it is tried still; received bytes count as progress only beyond what was ever there."""
-
-    def __init__(self, limits: Limits, have: int) -> None:
-        self._limits = limits
-        self._vain = 0
-        self._anew = 0
-        self._best = have
-
-    def failed(self, have: int, error: TopicdError, mirrors: int) -> float:
-        """Return the seconds to wait after a failure; raise it when it was the last."""
-        if have >= self._best + PROGRESS_BYTES_MIN:
-            self._best, self._vain = have, 0
-            return 0.0
-        self._vain += 1
-        if self._vain >= self._limits.tries_max:
-            raise error
-        asked_s = getattr(error, "after_s", None) or 0.0
-        rounds = (self._vain - 1) // mirrors
-        own_s = 0.0 if self._vain % mirrors else self._limits.wait_s * 2.0**rounds
-        return min(max(asked_s, own_s), self._limits.wait_s_max)
-
-    def anew(self, error: TopicdError) -> None:
-        """Take note that what was there is thrown away; raise when that was the last time."""
-        self._anew += 1
-        if self._anew > self._limits.anew_max:
-            raise error
-
-
 class _Run:
     """One download, in a thread from its beginning to its end."""
 
@@ -226,7 +104,7 @@ class _Run:
         self._durable = durable
         self._told = progress
         self._transfer = Transfer(tls=tls, connect_s=limits.connect_s, stall_s=limits.stall_s)
-        self._patience = _Patience(limits, 0)
+        self._patience = Patience(limits, 0)
         self._mirrors = deque(file.urls)
         self._was_resumed = False
         self._stop = threading.Event()
@@ -240,23 +118,21 @@ class _Run:
         """Return when the file is in its place."""
         if self._is_there():
             tidy(self._file.target, self._durable)
+        elif part := self._held():
+            with contextlib.closing(part):
+                self._work(part)
+
+    def _work(self, part: Part) -> None:
+        if self._is_there():
+            part.discard()
             return
-        part = self._held()
-        if part is None:
-            return
-        with contextlib.closing(part):
-            if self._is_there():
-                part.discard()
-                return
-            self._patience = _Patience(self._limits, part.size)
-            with Follower(
-                part,
-                self._file.algorithm,
-                checkpoint_bytes=self._limits.checkpoint_bytes,
-                checkpoint_s=self._limits.checkpoint_s,
-            ) as follower:
-                self._check_record(part, follower)
-                self._fill(part, follower)
+        self._patience = Patience(self._limits, part.size)
+        known = self._limits
+        with Follower(
+            part, self._file.algorithm, checkpoint_bytes=known.checkpoint_bytes, checkpoint_s=known.checkpoint_s
+        ) as follower:
+            self._check_record(part, follower)
+            self._fill(part, follower)
 
     def _is_there(self) -> bool:
         target = self._file.target

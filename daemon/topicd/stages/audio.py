@@ -14,7 +14,6 @@ from typing import Any, Final
 from topicd import job as files
 from topicd.backends.base import AudioBackend, Speech, SpeechRequest
 from topicd.backends.embedded.worker import Worker
-from topicd.durable import offload
 from topicd.job import Job, Scenes
 from topicd.stages.ask import ask
 from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, aside, made_by
@@ -22,6 +21,7 @@ from topicd.stages.captions import SceneSpeech, cues_from_scenes, to_srt, to_vtt
 from topicd.stages.wav import check_speech
 from topicd.states import Stage
 from topicd.telemetry.events import Events
+from topicd.threads import offload
 from topicd.workspace import Workspace, digest, read_limited
 
 FOLDER: Final = "audio"

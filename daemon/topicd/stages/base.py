@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from topicd.backends.base import Backend
-from topicd.durable import offload
 from topicd.errors import Unusable
 from topicd.job import Job
 from topicd.telemetry.events import Events
+from topicd.threads import offload
 from topicd.workspace import Workspace
 
 SEED_MASK: Final = 0x7FFF_FFFF

@@ -15,7 +15,6 @@ from typing import Any, Final
 from topicd import job as files
 from topicd.backends.base import ImageBackend, Picture, PictureRequest
 from topicd.backends.embedded.worker import Worker
-from topicd.durable import offload
 from topicd.errors import Rejected, RetryLater
 from topicd.job import Job, Scenes
 from topicd.stages.ask import ask
@@ -23,6 +22,7 @@ from topicd.stages.audio import TIMELINE
 from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, aside, made_by
 from topicd.states import Stage
 from topicd.telemetry.events import Events
+from topicd.threads import offload
 from topicd.workspace import Workspace, digest
 
 FOLDER: Final = "images"

@@ -13,13 +13,13 @@ from typing import Final
 
 from topicd import job as files
 from topicd.backends.base import Scene, Script, ScriptBackend, ScriptRequest
-from topicd.durable import offload
 from topicd.errors import RetryLater
 from topicd.job import Job, Scenes, SceneText
 from topicd.stages.ask import ask
 from topicd.stages.base import SEED_MASK, Units, made_by
 from topicd.states import Stage
 from topicd.telemetry.events import Events
+from topicd.threads import offload
 from topicd.topic import Topic, parse
 from topicd.workspace import Workspace, digest
 

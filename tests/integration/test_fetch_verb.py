@@ -1,0 +1,129 @@
+"""`topicd fetch` as a person types it."""
+
+import asyncio
+import hashlib
+import io
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fakes.file_server import FileServer
+from rig.daemon import TOPICD, Home
+from rig.events import until
+from topicd import cli
+from topicd.backends.files import Progress
+from topicd.fetching import Meter
+
+DATA = random.Random(7).randbytes(2_000_000)
+SHA256 = hashlib.sha256(DATA).hexdigest()
+LIMIT_S = 30.0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FileServer]:
+    async with FileServer(DATA) as made:
+        yield made
+
+
+class Verb:
+    """Runs `topicd fetch url` on a home."""
+
+    def __init__(self, path: Path, server: FileServer) -> None:
+        path.mkdir()
+        self.home = Home(path, {})
+        self.url = f"http://127.0.0.1:{server.port}/some/voice.onnx?x=1"
+        self.target = path / "cache" / "voice.onnx"
+
+    async def begin(self, *args: str, url: str = "") -> asyncio.subprocess.Process:
+        command = [str(TOPICD), "fetch", "url", url or self.url, *args]
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            *command, env=self.home.env, cwd=self.home.path, stdout=pipe, stderr=pipe
+        )
+
+    async def run(self, *args: str, url: str = "") -> tuple[int | None, str, str]:
+        process = await self.begin(*args, url=url)
+        out, err = await asyncio.wait_for(process.communicate(), LIMIT_S)
+        return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def verb(tmp_path: Path, server: FileServer) -> Verb:
+    return Verb(tmp_path / "home", server)
+
+
+async def test_it_prints_where_the_file_is(verb: Verb) -> None:
+    code, out, _ = await verb.run("--sha256", SHA256.upper())
+    assert (code, out) == (cli.OK, f"{verb.target}\n")
+    assert verb.target.read_bytes() == DATA
+
+
+async def test_it_goes_where_it_is_told(verb: Verb, tmp_path: Path) -> None:
+    target = tmp_path / "models" / "mine.onnx"
+    assert (await verb.run("--quiet", "--to", str(target)))[:2] == (cli.OK, f"{target}\n")
+    assert target.read_bytes() == DATA
+
+
+async def test_another_file_is_an_error_with_a_hint(verb: Verb) -> None:
+    code, out, err = await verb.run("--sha256", "0" * 64)
+    assert (code, out) == (cli.FAILED, "")
+    assert SHA256 in err
+    assert "hint: look for another address" in err
+    assert not verb.target.exists()
+
+
+@pytest.mark.parametrize("url", ["ftp://a/b", "http://a/", "http://a/.hidden", "nonsense"])
+async def test_an_address_that_is_none_or_names_no_file_is_told(verb: Verb, url: str) -> None:
+    code, _, err = await verb.run(url=url)
+    assert code == cli.FAILED
+    assert "hint:" in err
+    assert "Traceback" not in err
+
+
+async def test_a_digest_that_is_none_is_wrong_usage(verb: Verb) -> None:
+    code, _, err = await verb.run("--sha256", "12ab")
+    assert code == cli.USAGE
+    assert "64 digits" in err
+
+
+async def test_ctrl_c_leaves_a_part_that_the_next_call_goes_on_with(verb: Verb, server: FileServer) -> None:
+    server.wrongs = [lambda _, reply: reply._replace(body=reply.body[:1_000_000], stalls=True)]
+    process = await verb.begin()
+    part = verb.target.with_name("voice.onnx.part")
+    await until(lambda: part.exists() and part.stat().st_size == 1_000_000, "half is there", LIMIT_S)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    assert process.returncode == cli.INTERRUPTED
+    assert b"the same command goes on" in err
+    assert b"Traceback" not in err
+    assert (await verb.run())[0] == cli.OK
+    assert [asked.get("range") for asked in server.asked] == [None, "bytes=1000000-"]
+    assert verb.target.read_bytes() == DATA
+
+
+class Terminal(io.StringIO):
+    """What a person sees."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_it_shows_bar_rate_and_time_left() -> None:
+    out = Terminal()
+    meter = Meter("voice\x1b.onnx", out)
+    meter.show(Progress(have=1_000_000, total=2_000_000, received=1_000_000, note="a pause"))
+    meter.end()
+    shown = out.getvalue()
+    assert shown.startswith("\r\x1b[Kvoice\\x1b.onnx  ██████████░░░░░░░░░░   50 %  1.0 of 2.0 MB  5.0 MB/s  0:00 left")
+    assert shown.endswith("a pause\n")
+
+
+def test_elsewhere_it_says_what_it_waits_for_once() -> None:
+    out = io.StringIO()
+    meter = Meter("voice.onnx", out)
+    for _ in range(3):
+        meter.show(Progress(note="another process fetches it"))
+    assert out.getvalue().count("\n") == 1
