@@ -33,7 +33,21 @@ STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "warnings"
     "input",
     "free_bytes",
 }
-VERBS = ("run", "add", "status", "show", "retry", "hold", "release", "check", "prompt", "fsck", "backup", "restore")
+VERBS = (
+    "run",
+    "add",
+    "status",
+    "show",
+    "retry",
+    "hold",
+    "release",
+    "check",
+    "prompt",
+    "fetch",
+    "fsck",
+    "backup",
+    "restore",
+)
 RAW = "\x1b[31mred\a\u202e\x07\x9b2J"
 UNSAFE = ("\x1b", "\a", "\u202e", "\x9b")
 LATE = Trouble("2026-01-01T00:00:00.000Z", "audio", "audio/001", "timeout", "too late", "look at the server", "")
