@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from topicd import __version__, build
-from topicd.backends.base import Backend, HasServers
+from topicd.backends.base import Backend, HasDownloads, HasServers
 from topicd.backends.embedded.worker import Worker
 from topicd.durable import free_bytes
 from topicd.engine import STORAGE_WAIT_S, Engine, Lane
@@ -82,7 +82,7 @@ class App:
             min_free_bytes=settings.min_free_bytes,
             output=self._spool.output,
         )
-        self._backends = build.backends(settings, self._on_server)
+        self._backends = build.backends(settings, self._on_server, self._events)
         self._press = build.press(settings)
         self._engine = Engine(
             store=self._store,
@@ -247,6 +247,7 @@ class App:
         more = {
             "watcher": self._watcher.state._asdict(),
             "servers": list(self._servers()),
+            "downloads": list(self._downloads()),
             "warnings": self._warnings(),
         }
         return Health(ok=not why, why=tuple(why), more=more)
@@ -257,6 +258,11 @@ class App:
                 told = asdict(state)
                 since_s = told.pop("since_s")
                 yield {"stage": stage, **told, "since": rfc3339(since_s) if since_s else ""}
+
+    def _downloads(self) -> Iterator[dict[str, object]]:
+        for backend in self._backends.each().values():
+            for state in backend.downloads() if isinstance(backend, HasDownloads) else ():
+                yield asdict(state)
 
     def _on_server(self, stage: Stage, server: str, trouble: TopicdError | None) -> None:
         if trouble:

@@ -16,7 +16,7 @@ from typing import Final
 
 from topicd.breaker import Breaker
 from topicd.durable import is_storage_trouble, told_of
-from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
+from topicd.errors import Awaited, Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate
 from topicd.handover import Entrance
 from topicd.job import Damaged, Job, Trouble
@@ -245,6 +245,10 @@ class Attempts:
                 self._deaths.forget(job.id)
                 self._breaker.answered()
                 await self._defer(job, error)
+            case Awaited():
+                self._deaths.forget(job.id)
+                self._breaker.answered()
+                await self._postpone(job, error)
             case Unavailable() | Unusable():
                 await self._found_away(job, error)
             case StorageTrouble():
@@ -277,6 +281,14 @@ class Attempts:
         trouble = Trouble.of(error, stage=self.stage, at=now, next_try=at)
         await self._commit(self._moves.defer(self.stage, job, trouble, at))
         self._events.emit("job.deferred", job=job.id, stage=self.stage, error=error, attempt=attempts, next_try=at)
+
+    async def _postpone(self, job: Job, error: Awaited) -> None:
+        """Leave the job for what it waits for, its attempt uncounted."""
+        now = time.time()
+        at = now + self._policy.await_in_s(error.after_s)
+        trouble = Trouble.of(error, stage=self.stage, at=now, next_try=at)
+        await self._commit(self._moves.defer(self.stage, job.give_back(self.stage), trouble, at))
+        self._events.emit("job.waiting", job=job.id, stage=self.stage, error=error, next_try=at)
 
     async def _fail(self, job: Job, error: TopicdError) -> None:
         trouble = Trouble.of(error, stage=self.stage, at=time.time())

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from topicd import servers
 from topicd.backends.base import AudioBackend, Backend, ImageBackend, ScriptBackend
@@ -26,6 +26,9 @@ from topicd.stages.scripts import ScriptsStage
 from topicd.states import Stage
 from topicd.telemetry.events import Events
 
+if TYPE_CHECKING:
+    from topicd.backends.voices import Arrivals
+
 PRESS_START_TIMEOUT_S: Final = 60.0
 PRESS_REPLY_BYTES_MAX: Final = 1_048_576
 
@@ -36,7 +39,6 @@ NOTES: Final[Mapping[str, str]] = {
 
 EMBEDDED: Final = "embedded"
 JOBS_MAX: Final = 64
-VOICES_DIR: Final = "cache/voices"
 
 B = TypeVar("B", bound=Backend)
 StageChanged = Callable[[Stage, str, TopicdError | None], None]
@@ -67,26 +69,27 @@ def policy(settings: Settings) -> Policy:
     )
 
 
-def backends(settings: Settings, changed: StageChanged = lambda *_: None) -> Backends:
+def backends(settings: Settings, changed: StageChanged = lambda *_: None, events: Events | None = None) -> Backends:
     """Return the backends that the settings name.
 
     Args:
         settings: what a person set.
         changed: told, with the stage, when one server of several goes away and when it is back.
+        events: told of what a backend fetches by itself; None: nothing is told.
 
     Raises:
         Unusable: a name is unknown, a server's address is missing, or a class of one's own cannot be loaded or is none.
     """
     return Backends(
         script=_choose(_script_choice(settings), partial(changed, Stage.SCRIPTS), settings),
-        audio=_choose(_audio_choice(settings), partial(changed, Stage.AUDIO), settings),
+        audio=_choose(_audio_choice(settings, events or Events([])), partial(changed, Stage.AUDIO), settings),
         image=_choose(_image_choice(settings), partial(changed, Stage.IMAGES), settings),
     )
 
 
 def unused(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the name of each address that is set and not used, and the setting that decides it."""
-    for choice in (_script_choice(settings), _audio_choice(settings), _image_choice(settings)):
+    for choice in (_script_choice(settings), _audio_choice(settings, Events([])), _image_choice(settings)):
         used = choice.kinds.get(choice.resolved)
         for name in sorted({kind.setting for kind in choice.kinds.values() if kind.urls}):
             if used is None or name != used.setting:
@@ -195,12 +198,12 @@ def _script_choice(settings: Settings) -> _Choice[ScriptBackend]:
     )
 
 
-def _audio_choice(settings: Settings) -> _Choice[AudioBackend]:
+def _audio_choice(settings: Settings, events: Events) -> _Choice[AudioBackend]:
     return _Choice(
         name=settings.audio_backend,
         setting="TOPICD_AUDIO_BACKEND",
         protocol=AudioBackend,
-        embedded=_embedded_voice,
+        embedded=partial(_embedded_voice, events),
         kinds={
             "piper": _Kind("TTS_BASE_URL", settings.tts_base_url, servers.piper),
             "openai": _Kind("TTS_BASE_URL", settings.tts_base_url, servers.openai_speech),
@@ -265,15 +268,22 @@ def _embedded_llm(settings: Settings) -> ScriptBackend:
     )
 
 
-def _embedded_voice(settings: Settings) -> AudioBackend:
+def _embedded_voice(events: Events, settings: Settings) -> AudioBackend:
     from topicd.backends.embedded.voice import EmbeddedVoice  # noqa: PLC0415 - as above
 
     return EmbeddedVoice(
         voice_file=settings.voice_file,
         call_timeout_s=settings.audio_timeout_s,
         idle_s=settings.worker_idle_s,
-        voices_dir=settings.home / VOICES_DIR,
+        voices_dir=settings.voices_path,
+        arrivals=partial(_arrivals, settings, events) if settings.voices_url else None,
     )
+
+
+def _arrivals(settings: Settings, events: Events) -> "Arrivals":
+    from topicd import sources  # noqa: PLC0415 - as above
+
+    return sources.arrivals(settings, events)
 
 
 def _cards(settings: Settings) -> ImageBackend:

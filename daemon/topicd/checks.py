@@ -105,6 +105,8 @@ def _lack(stage: Stage, probe: Probe, settings: Settings) -> tuple[str, str]:
         return f"it writes {known}, not {settings.language}", "set TOPICD_LANGUAGE, or a server that writes it"
     if stage == Stage.AUDIO and isinstance(voices, list) and voices:
         voice = voice_of(settings.language, settings.tts_voices) or settings.tts_voice
+        if voice and voice not in voices and probe.details.get("fetches_voices"):
+            return "", f"the voice {voice} is fetched when a topic needs it; `topicd fetch voice {voice}` does it now"
         if voice and voice not in voices:
             return f"it has no voice {voice!r} for {settings.language}", "set TTS_VOICES, or add the voice to it"
         others = {language: each for language, each in settings.tts_voices.items() if each not in voices}

@@ -1,6 +1,6 @@
 """The error tree: each class is named by what will be done about it.
 
-Owns the five kinds of trouble and the words in which they reach a person. Promises that a cause is a short
+Owns the six kinds of trouble and the words in which they reach a person. Promises that a cause is a short
 slug fit for a metric label, a message one sentence, a hint something a person can do. Never decides anything: the
 engine does that, in one place, by class.
 """
@@ -36,6 +36,18 @@ class RetryLater(TopicdError):
     def __init__(
         self, cause: str, message: str, *, hint: str = "", unit: str = "", after_s: float | None = None
     ) -> None:
+        super().__init__(cause, message, hint=hint, unit=unit)
+        self.after_s: Final = after_s
+
+
+class Awaited(TopicdError):
+    """Something that this job needs is on its way. No attempt is spent; the job waits, and others go on.
+
+    Args:
+        after_s: seconds until it is worth looking again.
+    """
+
+    def __init__(self, cause: str, message: str, *, hint: str = "", unit: str = "", after_s: float = 5.0) -> None:
         super().__init__(cause, message, hint=hint, unit=unit)
         self.after_s: Final = after_s
 
@@ -137,6 +149,7 @@ CAUSES: Final = frozenset(
         "voice_missing",
         "voice_unknown",
         "voice_unreadable",
+        "voices_full",
         "worker_crashed",
         "worker_error",
         "worker_reply",

@@ -10,6 +10,7 @@ from typing import Final
 from topicd.errors import Rejected, RetryLater, Unavailable
 
 JITTER: Final = 0.1
+AWAIT_S_MIN: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Policy:
         """Return the wait after the given number of attempts: doubling, jittered, no less than a server asked for."""
         wait_s: float = min(self.retry_first_s * 2.0 ** min(attempts - 1, 30), self.retry_max_s)
         return max(wait_s * random.uniform(1, 1 + JITTER), asked_s or 0.0)  # noqa: S311 - spreads load, guards nothing
+
+    def await_in_s(self, after_s: float) -> float:
+        """Return the wait for something that is on its way, which is not asked after all the time."""
+        return max(AWAIT_S_MIN, min(after_s, self.retry_max_s))
 
 
 def crash_loop(crashes: int) -> Rejected:

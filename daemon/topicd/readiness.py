@@ -9,7 +9,7 @@ import contextlib
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ _SERVER: Final[Mapping[str, type]] = {
     "waiting": int,
     "note": str,
 }
+_DOWNLOAD: Final[Mapping[str, type]] = {"name": str, "have": int, "rate": float, "note": str}
 
 Json = dict[str, Any]
 
@@ -47,12 +48,14 @@ class Told:
         ready: `{ok, why: […]}`; None without a daemon.
         watcher: how it watches; None when it does not say.
         servers: what it knows of each server.
+        downloads: how far each is: `{name, have, total, rate, note}`; `total` may be None.
         warnings: what its settings make dangerous, a sentence each.
     """
 
     ready: Json | None = None
     watcher: Json | None = None
     servers: list[Json] = field(default_factory=list)
+    downloads: list[Json] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -85,8 +88,16 @@ def _told(said: Json) -> Told:
         ready={"ok": said.get("ok") is True, "why": [str(why) for why in said["why"]]},
         watcher=_shaped(said.get("watcher"), _WATCHER),
         servers=[shaped for each in _list(said.get("servers")) if (shaped := _shaped(each, _SERVER))],
+        downloads=list(_downloads(said)),
         warnings=[each for each in _list(said.get("warnings")) if isinstance(each, str)],
     )
+
+
+def _downloads(said: Json) -> Iterator[Json]:
+    for each in _list(said.get("downloads")):
+        if shaped := _shaped(each, _DOWNLOAD):
+            total = each.get("total") if isinstance(each, dict) else None
+            yield {**shaped, "total": total if isinstance(total, int) else None}
 
 
 def _list(value: object) -> list[object]:

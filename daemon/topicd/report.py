@@ -26,6 +26,7 @@ from topicd.telemetry.events import rfc3339
 from topicd.workspace import Workspace, read_limited, stage_of
 
 LISTED_MAX: Final = 20
+FETCHING: Final = "voice_fetching"
 GB_BYTES: Final = 1_000_000_000
 Json = dict[str, Any]
 
@@ -76,6 +77,7 @@ class Report:
             "ready": told.ready,
             "watcher": told.watcher,
             "servers": told.servers,
+            "downloads": told.downloads,
             "warnings": told.warnings,
             "jobs": self._spool.counts(),
             "open": [
@@ -99,12 +101,19 @@ class Report:
                 del shown[inner]
         else:
             shown["damaged"] = job.message
+        shown["downloads"] = self._downloads(job)
         shown |= {"reason": asdict(reason) if reason else None, "progress": None, "products": [], "seconds": {}}
         with contextlib.suppress(TopicdError):
             shown["progress"] = progress(found, space) if found.place in list(Stage) else None
             shown["products"] = [asdict(product) for product in space.manifest.products]
             shown["seconds"] = _seconds(space)
         return shown
+
+    def _downloads(self, job: Job | TopicdError) -> list[Json]:
+        """Return what is being fetched, if the job waits for such a thing."""
+        holder = self._store.holder()
+        waits = isinstance(job, Job) and job.last_error is not None and job.last_error.cause == FETCHING
+        return readiness.ask(holder).downloads if holder and waits else []
 
     def _open(self) -> list[tuple[Stage, str]]:
         """The jobs nearest their end first: those are in work."""
@@ -183,6 +192,7 @@ def status_text(told: Json) -> Iterator[str]:
     if told["watcher"]:
         yield from _watcher_text(told["watcher"])
     yield from map(_server_text, told["servers"])
+    yield from map(_download_text, told["downloads"])
     yield "jobs    " + ", ".join(
         f"{count} {'done' if place == DONE else place}" for place, count in told["jobs"].items()
     )
@@ -222,6 +232,14 @@ def _server_text(server: Json) -> str:
     return known + (f"; {server['note']}" if server["note"] else "")
 
 
+def _download_text(download: Json) -> str:
+    total, have = download["total"], download["have"]
+    share = f"{100 * have // total} % of {_size(total)}" if total else _size(have)
+    return f"fetches {download['name']}: {share}, {_size(download['rate'])}/s" + (
+        f"; {download['note']}" if download["note"] else ""
+    )
+
+
 def show_text(told: Json) -> Iterator[str]:
     """Yield the lines of `show`."""
     yield f"job       {told['job']}"
@@ -244,9 +262,10 @@ def show_text(told: Json) -> Iterator[str]:
             yield f"hint      {trouble['hint']}"
             yield from ([f"next try  {trouble['next_try']}"] if trouble["next_try"] else [])
             break
+    yield from map(_download_text, told["downloads"])
     for product in told.get("products", []):
         yield f"          {product['path']:<20}{product['bytes']:>12,} bytes  {product['seconds']:>8.1f} s"
 
 
-def _size(size_bytes: int) -> str:
+def _size(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= GB_BYTES else f"{size_bytes / 1e6:.1f} MB"

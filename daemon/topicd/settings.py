@@ -22,12 +22,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 
 from topicd.errors import Unusable
 from topicd.secret_files import SecretFiles
-from topicd.settings_servers import Language, OptionalPath, ServerSettings
+from topicd.settings_servers import Language, OptionalPath, ServerSettings, Urls
 
 PREFIX = "TOPICD_"
 ENV_FILE = Path(".env")
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 VALUE_CHARS_MAX = 100
+VOICES_URL = "https://huggingface.co/rhasspy/piper-voices/resolve/main"
 
 
 BackendName = Annotated[str, Field(pattern=r"^(auto|[a-z0-9]+|[\w.]+:\w+)$")]
@@ -56,6 +57,13 @@ class Settings(ServerSettings):
     llm_file: OptionalPath = Field(None, description="GGUF file for the embedded LLM; empty: the small bundled one")
     voice_file: OptionalPath = Field(
         None, description="Piper voice (.onnx) for the embedded voice; empty: the bundled one"
+    )
+    voices_url: Urls = Field(
+        (VOICES_URL,),
+        description="where Piper's voices.json and voices are; several: mirrors; empty: no voice is fetched",
+    )
+    voices_bytes_max: int = Field(
+        4_294_967_296, ge=0, le=1 << 50, description="what voices may take on the disk in bytes; more is refused"
     )
     worker_idle_s: float = Field(60.0, ge=1, le=86_400, description="seconds an idle worker process is kept")
 
@@ -158,6 +166,16 @@ class Settings(ServerSettings):
     def output_path(self) -> Path:
         """Where finished folders go."""
         return self.output_dir or self.home / "output"
+
+    @property
+    def voices_path(self) -> Path:
+        """Where voices are that a topic may name."""
+        return self.home / "cache" / "voices"
+
+    @property
+    def models_path(self) -> Path:
+        """Where fetched models are."""
+        return self.home / "cache" / "models"
 
     @property
     def prompts_path(self) -> Path:

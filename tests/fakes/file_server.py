@@ -62,7 +62,8 @@ class FileServer(RawServer):
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines if each)}
-        self.asked.append({**headers, ":target": line.split(" ")[1]})
+        headers[":target"] = line.split(" ")[1]
+        self.asked.append(headers)
         reply = self.honest(headers)
         wrong = self.wrongs.pop(0) if self.wrongs else self.always
         reply = wrong(headers, reply) if wrong else reply

@@ -19,7 +19,7 @@ from rig.events import Kept, until
 from topicd.backlog import Ready
 from topicd.durable import Disk, Durable, Steps
 from topicd.engine import Engine
-from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
+from topicd.errors import Awaited, Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 from topicd.gate import StorageGate
 from topicd.job import Job, Trouble
 from topicd.policy import Policy
@@ -232,6 +232,31 @@ async def test_retry_later_is_tried_again_later_each_time_then_fails(tmp_path: P
     assert rig.job(name).attempts["scripts"] == QUICK.attempts_max
     assert (rig.reason(name).cause, rig.reason(name).next_try) == ("no_luck", "")
     assert [event.fields["attempt"] for event in rig.kept.of("job.deferred")] == [1, 2]
+
+
+async def test_what_is_on_its_way_is_waited_for_without_an_attempt_and_others_go_on(tmp_path: Path) -> None:
+    waiting = {"is_on_its_way": True}
+
+    async def way(job: Job) -> None:
+        if waiting["is_on_its_way"] and "wants" in job.source:
+            raise Awaited("voice_fetching", "it is being fetched", after_s=0.0)
+        await good(job)
+
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(way)})
+    name = rig.claim("wants.md")
+    async with rig.running():
+        await until(lambda: len(rig.kept.of("job.waiting")) > QUICK.attempts_max, "more looks than attempts")
+        other = rig.claim("other.md")
+        rig.engine.hint(Stage.SCRIPTS)
+        await rig.done(other)
+        job = rig.job(name)
+        assert job.attempts in ({}, {"scripts": 1}), "at most the one in hand"
+        assert job.last_error
+        assert (job.last_error.cause, bool(job.last_error.next_try)) == ("voice_fetching", True)
+        assert not rig.kept.of("backend.unavailable")
+        waiting["is_on_its_way"] = False
+        await rig.done(name)
+    assert not rig.kept.of("job.deferred")
 
 
 async def test_the_wait_is_on_disk_with_its_reason_and_holds_after_a_restart(tmp_path: Path) -> None:

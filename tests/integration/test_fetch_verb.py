@@ -15,7 +15,7 @@ from rig.daemon import TOPICD, Home
 from rig.events import until
 from topicd import cli
 from topicd.backends.files import Progress
-from topicd.fetching import Meter
+from topicd.meter import Meter
 
 DATA = random.Random(7).randbytes(2_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -113,8 +113,8 @@ class Terminal(io.StringIO):
 
 def test_on_a_terminal_it_shows_bar_rate_and_time_left() -> None:
     out = Terminal()
-    meter = Meter("voice\x1b.onnx", out)
-    meter.show(Progress(have=1_000_000, total=2_000_000, received=1_000_000, note="a pause"))
+    meter = Meter(out)
+    meter.show({"voice\x1b.onnx": Progress(have=1_000_000, total=2_000_000, received=1_000_000, note="a pause")})
     meter.end()
     shown = out.getvalue()
     assert shown.startswith("\r\x1b[Kvoice\\x1b.onnx  ██████████░░░░░░░░░░   50 %  1.0 of 2.0 MB  5.0 MB/s  0:00 left")
@@ -123,7 +123,57 @@ def test_on_a_terminal_it_shows_bar_rate_and_time_left() -> None:
 
 def test_elsewhere_it_says_what_it_waits_for_once() -> None:
     out = io.StringIO()
-    meter = Meter("voice.onnx", out)
+    meter = Meter(out)
     for _ in range(3):
-        meter.show(Progress(note="another process fetches it"))
+        meter.show({"voice.onnx": Progress(note="another process fetches it")})
     assert out.getvalue().count("\n") == 1
+
+
+def test_several_have_a_line_each_which_stays_in_its_place() -> None:
+    out = Terminal()
+    meter = Meter(out)
+    for have in (1, 2):
+        meter.show({name: Progress(have=have * 1_000_000) for name in ("one", "two")})
+    meter.end()
+    first, second = out.getvalue().split("\x1b[1A\r")
+    assert [line.split("  ")[:2] for line in first.split("\n")] == [["\r\x1b[Kone", "1.0 MB"], ["\x1b[Ktwo", "1.0 MB"]]
+    assert [line.split("  ")[:2] for line in second.split("\n")[:2]] == [
+        ["\x1b[Kone", "2.0 MB"],
+        ["\x1b[Ktwo", "2.0 MB"],
+    ]
+
+
+async def test_several_come_and_one_that_does_not_keeps_no_other(verb: Verb, server: FileServer) -> None:
+    server.always = lambda headers, reply: reply._replace(status=404) if "gone" in headers[":target"] else reply
+    base = f"http://127.0.0.1:{server.port}"
+    code, out, err = await verb.run(f"{base}/gone", f"{base}/other", url=f"{base}/one")
+    cache = verb.target.parent
+    assert (code, out.split()) == (cli.FAILED, [str(cache / "one"), str(cache / "other")])
+    assert "gone" in err
+    assert "hint:" in err
+    assert (cache / "other").read_bytes() == DATA
+
+
+async def test_no_more_come_at_once_than_are_wanted(verb: Verb, server: FileServer) -> None:
+    server.always = lambda _, reply: reply._replace(body=reply.body[:500_000], stalls=True)
+    base = f"http://127.0.0.1:{server.port}"
+    process = await verb.begin(*(f"{base}/{n}" for n in range(5)), "--at-once", "3", url=f"{base}/x")
+    parts = verb.target.parent
+    await until(lambda: sum(part.stat().st_size == 500_000 for part in parts.glob("*.part")) == 3, "three", LIMIT_S)
+    assert server.connections == 3
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), LIMIT_S)
+    assert process.returncode == cli.INTERRUPTED
+
+
+async def test_a_mirror_serves_where_the_first_does_not(verb: Verb, server: FileServer) -> None:
+    server.always = lambda headers, reply: reply._replace(status=404) if "some" in headers[":target"] else reply
+    mirror = f"http://127.0.0.1:{server.port}/elsewhere"
+    assert (await verb.run("--mirror", mirror))[0] == cli.FAILED
+    code, out, _ = await verb.run("--mirror", mirror, "--sha256", SHA256)
+    assert (code, out) == (cli.OK, f"{verb.target}\n")
+
+
+@pytest.mark.parametrize("number", ["0", "17", "-1", "two"])
+async def test_a_number_at_once_that_is_none_is_wrong_usage(verb: Verb, number: str) -> None:
+    assert (await verb.run("--at-once", number))[0] == cli.USAGE

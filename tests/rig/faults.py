@@ -25,6 +25,7 @@ class Fault(NamedTuple):
 
 PART = "unit/test_part.py::"
 DOWNLOAD = "integration/test_download.py::"
+VOICE = "integration/test_voices.py::"
 CLAIM = "integration/test_store_claim.py::"
 CRASH = "integration/test_store_crash.py::"
 TRACE = "integration/test_store_trace.py::"
@@ -1077,6 +1078,39 @@ BACKUPS = (
     ),
 )
 
+VOICES = (
+    Fault(
+        "a wait for a voice that costs an attempt",
+        "self._moves.defer(self.stage, job.give_back(self.stage), trouble, at)",
+        "self._moves.defer(self.stage, job, trouble, at)",
+        f"{ENGINE}test_what_is_on_its_way_is_waited_for_without_an_attempt_and_others_go_on",
+    ),
+    Fault(
+        "a voice's path that leads out of its folder",
+        'not all(_NAME.fullmatch(part) for part in path.split("/"))',
+        "not path",
+        f"{VOICE}test_an_entry_that_leads_elsewhere_is_left_out[../../x.onnx]",
+    ),
+    Fault(
+        "a voice put in place unverified",
+        'File(self.folder / file.name, urls, f"md5:{file.md5}", file.size_bytes)',
+        "File(self.folder / file.name, urls, size=file.size_bytes)",
+        f"{VOICE}test_a_voice_comes_whole_or_not_at_all",
+    ),
+    Fault(
+        "a fetch for each who misses a voice",
+        "        if fetch and fetch.task:\n            return _under_way(name, fetch)\n",
+        "",
+        f"{VOICE}test_many_who_miss_it_cost_one_fetch",
+    ),
+    Fault(
+        "a fetch that failed begun again at once",
+        "        if fetch and time.monotonic() < fetch.again_at_s:\n",
+        "        if fetch and time.monotonic() < 0:\n",
+        f"{VOICE}test_without_any_server_the_job_waits_and_the_servers_are_left_alone",
+    ),
+)
+
 DOWNLOADS = (
     Fault(
         "a part emptied before its record is",
@@ -1244,5 +1278,6 @@ FAULTS = (
     *FSCKS,
     *BACKUPS,
     *DOWNLOADS,
+    *VOICES,
     *BACKENDS,
 )

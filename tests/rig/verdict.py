@@ -40,7 +40,15 @@ FAULTS_TOLD_MAX = 5
 LINES_TOLD_MAX = 25
 ENDS = {
     f"topicd.{name}"
-    for name in ("stage.finished", "job.crashed", "job.deferred", "job.given_back", "job.moved_away", "job.failed")
+    for name in (
+        "stage.finished",
+        "job.crashed",
+        "job.deferred",
+        "job.waiting",
+        "job.given_back",
+        "job.moved_away",
+        "job.failed",
+    )
 }
 
 

@@ -27,7 +27,7 @@ from topicd.store import Store
 
 CHECK = {"ok", "checks"}
 CHECK_LINE = {"name", "ok", "text", "hint", "seconds"}
-STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "warnings", "jobs"} | {
+STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "downloads", "warnings", "jobs"} | {
     "open",
     "failed",
     "input",

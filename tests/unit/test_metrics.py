@@ -105,6 +105,28 @@ class Daemon:
             {"job": "j", "stage": "audio", "unit": "u", "n": 1, "of": 2, "seconds": 2, "backend": "b"},
             {"unit_seconds_count stage=audio": 1, "unit_seconds_sum stage=audio": 2},
         ),
+        ("download.started", {"file": "f"}, {"downloads_active": 1}),
+        ("download.resumed", {"file": "f", "have": 9}, {"download_resumes_total": 1}),
+        (
+            "download.progress",
+            {"file": "f", "have": 9, "total": None, "bytes": 5, "rate": 1, "note": ""},
+            {"download_bytes_total": 5},
+        ),
+        (
+            "download.finished",
+            {"file": "f", "bytes": 4, "seconds": 1.0},
+            {"download_bytes_total": 4, "downloads_active": -1, "downloads_total outcome=done": 1},
+        ),
+        (
+            "download.failed",
+            {"file": "f", "bytes": 4, "error": AWAY},
+            {"download_bytes_total": 4, "downloads_active": -1, "downloads_total outcome=failed": 1},
+        ),
+        (
+            "download.stopped",
+            {"file": "f", "bytes": 4},
+            {"download_bytes_total": 4, "downloads_active": -1, "downloads_total outcome=stopped": 1},
+        ),
         ("watcher.restarted", {"reason": "reader_died"}, {"watcher_restarts_total reason=reader_died": 1}),
         ("watcher.restarted", {"reason": "/some/path"}, {"watcher_restarts_total reason=other": 1}),
         ("daemon.ready", {"seconds": 0.1, "jobs": 3}, {}),

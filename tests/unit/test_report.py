@@ -21,7 +21,7 @@ from topicd.spool import DONE, Found, Spool
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 
-STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "warnings", "jobs"} | {
+STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "downloads", "warnings", "jobs"} | {
     "open",
     "failed",
     "input",
@@ -46,13 +46,14 @@ SHOW = {
     "attempts",
     "crashes",
     "seconds",
+    "downloads",
     "not_before",
     "last_error",
     "reason",
     "progress",
     "products",
 }
-SHOW_DAMAGED = {"job", "place", "path", "damaged", "reason", "progress", "products", "seconds"}
+SHOW_DAMAGED = {"job", "place", "path", "damaged", "reason", "progress", "products", "seconds", "downloads"}
 TROUBLE = {"at", "stage", "unit", "cause", "message", "hint", "next_try"}
 PROGRESS = {"unit", "n", "of"}
 PRODUCT = {"path", "sha256", "bytes", "made_from", "by", "seconds", "at"}
@@ -420,6 +421,26 @@ def test_the_servers_are_told_as_the_daemon_tells_them(desk: Desk, said: Any, ex
         told = read(desk.report.status())
     assert told["servers"] == expected
     assert told["warnings"] == ["beware"]
+
+
+DOWNLOAD = {"name": "pt_BR-faber-medium", "have": 500_000, "total": 2_000_000, "rate": 1e6, "note": "waits"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "line"),
+    [
+        (DOWNLOAD, DOWNLOAD, "fetches pt_BR-faber-medium: 25 % of 2.0 MB, 1.0 MB/s; waits"),
+        ({**DOWNLOAD, "total": None, "new": 1}, {**DOWNLOAD, "total": None}, "fetches pt_BR-faber-medium: 0.5 MB, 1.0"),
+        ({**DOWNLOAD, "have": "much"}, None, ""),
+        (3, None, ""),
+    ],
+)
+def test_the_downloads_are_told_as_the_daemon_tells_them(desk: Desk, said: Any, expected: Any, line: str) -> None:
+    body = json.dumps({"ok": True, "why": [], "downloads": [said]}).encode()
+    with answering(200, body) as port, locked(desk, version="1", host="127.0.0.1", port=port):
+        told = read(desk.report.status())
+    assert told["downloads"] == ([expected] if expected else [])
+    assert line in "\n".join(status_text(told))
 
 
 def test_each_server_has_a_line(desk: Desk) -> None:

@@ -155,6 +155,34 @@ class ServerState:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DownloadState:
+    """How far a download is.
+
+    Attributes:
+        name: of what is fetched.
+        have: bytes that are there.
+        total: bytes of the whole; None when not known.
+        rate: bytes a second that came so far.
+        note: what it waits for, for a person; empty while it receives.
+    """
+
+    name: str
+    have: int
+    total: int | None
+    rate: float
+    note: str
+
+
+@runtime_checkable
+class HasDownloads(Protocol):
+    """What a backend that fetches by itself what it lacks tells beside the Protocol of its stage."""
+
+    def downloads(self) -> Sequence[DownloadState]:
+        """Return how far each download is."""
+        ...
+
+
 @runtime_checkable
 class HasServers(Protocol):
     """What a backend by HTTP tells beside the Protocol of its stage."""

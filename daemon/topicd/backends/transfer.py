@@ -1,10 +1,10 @@
 """One request for a file, in a thread: http.client, because it is the one that reads at the speed of the disk.
 
 Owns connection, TLS, redirects, and where credentials go: to the origin that was named, to no other. Promises an
-answer whose status is 200, 206 or 416; that silence ends it after `stall_s`; that https never leads to http; that a
-body which breaks off is told from one that ends; and that every trouble comes out as `classify` or the tables here
-decide. Never decodes, never decides whether to ask again. Measured beside httpx, which the servers' client uses: twice
-its speed at half its CPU seconds.
+answer whose status is 200, 206 or 416, or 304 where a validator was sent; that silence ends it after `stall_s`; that
+https never leads to http; that a body which breaks off is told from one that ends; and that every trouble comes out as
+`classify` or the tables here decide. Never decodes, never decides whether to ask again. Measured beside httpx, which
+the servers' client uses: twice its speed at half its CPU seconds.
 """
 
 import base64
@@ -36,7 +36,7 @@ class Answer:
     """An answer whose body is still to come.
 
     Attributes:
-        status: 200, 206 or 416.
+        status: 200, 206 or 416; 304 where a validator was sent.
         headers: their names in lower case.
         is_framed: whether the end of the body is told from a broken connection.
     """
@@ -101,7 +101,7 @@ class Transfer:
                 response = self._asked(connection, at, given, server)
                 with response:
                     if response.status not in _REDIRECTS:
-                        yield _answer(response, server)
+                        yield _answer(response, server, is_conditional="If-None-Match" in headers)
                         return
                     at = _next(at, response, server)
         raise Unusable("redirected", f"{_server(first)} redirects without end.", hint="check the address")
@@ -141,9 +141,10 @@ class Transfer:
                 raise ConnectionAbortedError
 
 
-def _answer(response: http.client.HTTPResponse, server: str) -> Answer:
+def _answer(response: http.client.HTTPResponse, server: str, *, is_conditional: bool) -> Answer:
     headers = {name.lower(): value for name, value in response.getheaders()}
-    if response.status not in _TAKEN:
+    is_unchanged = is_conditional and response.status == HTTPStatus.NOT_MODIFIED
+    if response.status not in _TAKEN and not is_unchanged:
         raise classify_status(response.status, after_s=after_s_of(headers), server=server)
     return Answer(response.status, headers, response.chunked or response.length is not None, response, server)
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from topicd.errors import Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
+from topicd.errors import Awaited, Rejected, RetryLater, StorageTrouble, TopicdError, Unavailable, Unusable
 
 CANCEL_TIMEOUT_S: Final = 5.0
 WORDS_CHARS_MAX: Final = 4_000
@@ -130,6 +130,8 @@ def _bounded(error: TopicdError, unit: str) -> TopicdError:
         return error
     if isinstance(error, RetryLater):
         return RetryLater(cause, message, hint=hint, unit=unit, after_s=_wait_s(after_s))
+    if isinstance(error, Awaited):
+        return Awaited(cause, message, hint=hint, unit=unit, after_s=_wait_s(after_s) or 0.0)
     if isinstance(error, Unavailable):
         return Unavailable(cause, message, hint=hint, unit=unit, after_s=_wait_s(after_s))
     kind = next((kind for kind in (Rejected, Unusable, StorageTrouble) if isinstance(error, kind)), TopicdError)

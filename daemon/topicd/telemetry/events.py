@@ -99,6 +99,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
             "{job}: {stage} put off after attempt {attempt}: {error}; next try {next_try}",
             "job stage error attempt next_try",
         ),
+        "job.waiting": _spec("info", "{job}: {stage} waits: {error}; next look {next_try}", "job stage error next_try"),
         "job.failed": _spec("error", "{job}: {stage} failed: {error} (attempt {attempt})", "job stage error attempt"),
         "job.done": _spec("info", "{job}: done in {seconds} s: {output}", "job seconds output"),
         "job.crashed": _spec("warning", "{job}: {stage} was cut off, {crashes} so far", "job stage crashes"),
@@ -117,6 +118,14 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "gpu.passed": _spec("info", "{stage} has the GPU; {before} has freed it", "stage before"),
         "gpu.not_freed": _spec("warning", "{before} did not free the GPU: {error}", "before error"),
         "stage.bug": _spec("error", "{job}: a bug in {stage}: {error}", "job stage error"),
+        "download.started": _spec("info", "{file}: is fetched", "file"),
+        "download.resumed": _spec("info", "{file}: goes on at {have} bytes", "file have"),
+        "download.progress": _spec(
+            "info", "{file}: {have} of {total} bytes, {rate} bytes/s {note}", "file have total bytes rate note"
+        ),
+        "download.finished": _spec("info", "{file}: is there after {seconds} s", "file bytes seconds"),
+        "download.failed": _spec("warning", "{file}: was not fetched: {error}", "file bytes error"),
+        "download.stopped": _spec("info", "{file}: stopped; what is there is kept", "file bytes"),
         "watcher.started": _spec("info", "watching by {mode}", "mode"),
         "watcher.restarted": _spec("warning", "watching anew: {reason}", "reason"),
         "watcher.trouble": _spec("warning", "watching by {mode} has trouble: {error}", "error mode"),

