@@ -1099,8 +1099,8 @@ VOICES = (
     ),
     Fault(
         "a fetch for each who misses a voice",
-        "        if fetch and fetch.task:\n            return _under_way(name, fetch)\n",
-        "",
+        "        if not fetch.task:  # another",
+        "        if True:  # another",
         f"{VOICE}test_many_who_miss_it_cost_one_fetch",
     ),
     Fault(
