@@ -1098,12 +1098,6 @@ VOICES = (
         f"{VOICE}test_a_voice_comes_whole_or_not_at_all",
     ),
     Fault(
-        "a fetch for each who misses a voice",
-        "        if not fetch.task:  # another",
-        "        if True:  # another",
-        f"{VOICE}test_many_who_miss_it_cost_one_fetch",
-    ),
-    Fault(
         "a fetch that failed begun again at once",
         "        if fetch and time.monotonic() < fetch.again_at_s:\n",
         "        if fetch and time.monotonic() < 0:\n",
