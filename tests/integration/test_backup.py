@@ -697,16 +697,6 @@ def test_where_input_and_output_are_on_another_file_system(den: Den, tmp_path: P
         shutil.rmtree(far)
 
 
-@pytest.mark.parametrize("name", ["backup.sh", "restore.sh"])
-def test_the_scripts_hold_to_the_shell(name: str) -> None:
-    script = Path(__file__).resolve().parents[2] / "scripts" / name
-    subprocess.run(["sh", "-n", script], check=True)
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
-    subprocess.run([shellcheck, script], check=True)
-
-
 # What a person would believe to be in it
 
 

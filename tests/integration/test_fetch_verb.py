@@ -15,6 +15,7 @@ from rig.daemon import TOPICD, Home
 from rig.events import until
 from topicd import cli
 from topicd.backends.files import Progress
+from topicd.backends.models import known
 from topicd.meter import Meter
 
 DATA = random.Random(7).randbytes(2_000_000)
@@ -172,6 +173,15 @@ async def test_a_mirror_serves_where_the_first_does_not(verb: Verb, server: File
     assert (await verb.run("--mirror", mirror))[0] == cli.FAILED
     code, out, _ = await verb.run("--mirror", mirror, "--sha256", SHA256)
     assert (code, out) == (cli.OK, f"{verb.target}\n")
+
+
+async def test_models_are_listed_and_one_that_is_not_known_is_told(verb: Verb) -> None:
+    listed = await asyncio.to_thread(verb.home.topicd, "fetch", "models")
+    assert listed.returncode == cli.OK
+    assert all(name in listed.stdout for name in known())
+    told = await asyncio.to_thread(verb.home.topicd, "fetch", "model", "sdxl")
+    assert told.returncode == cli.FAILED
+    assert "hint: nearest: sdxl-" in told.stderr
 
 
 @pytest.mark.parametrize("number", ["0", "17", "-1", "two"])

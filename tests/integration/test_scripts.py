@@ -1,0 +1,68 @@
+"""The shell scripts: plain, sound, and thin calls of the verbs they stand for."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SHELL = sorted(path for path in SCRIPTS.glob("*.sh"))
+LIMIT_S = 30.0
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(script: Path) -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    subprocess.run([shellcheck, script], check=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a checkout whose `topicd` says what it was asked."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(SCRIPTS / "download_sd_model.sh", tmp_path / "scripts")
+    program = tmp_path / ".venv" / "bin" / "topicd"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    return tmp_path
+
+
+def run(checkout: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    script = checkout / "scripts" / "download_sd_model.sh"
+    command = [str(script), *args]
+    return subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        ((), ["sd-1.5"]),
+        (("--quiet",), ["sd-1.5", "--quiet"]),
+        (("sdxl-turbo", "--quiet"), ["sdxl-turbo", "--quiet"]),
+    ],
+)
+def test_a_checkpoint_goes_where_compose_looks_for_it(checkout: Path, args: tuple[str, ...], wanted: list[str]) -> None:
+    done = run(checkout, *args)
+    *verb, folder = done.stdout.splitlines()[:4]
+    assert verb == ["fetch", "model", "--to"]
+    assert Path(folder).resolve() == checkout / "data" / "models"
+    assert done.stdout.splitlines()[4:] == wanted
+    assert done.returncode == 0
+
+
+def test_another_folder_can_be_named(checkout: Path) -> None:
+    assert "/elsewhere" in run(checkout, SD_MODELS_DIR="/elsewhere").stdout.splitlines()
+
+
+def test_it_says_what_it_does_and_what_it_lacks(checkout: Path) -> None:
+    assert "SD_MODELS_DIR" in run(checkout, "--help").stdout
+    (checkout / ".venv" / "bin" / "topicd").unlink()
+    done = run(checkout, PATH="/usr/bin:/bin")
+    assert (done.returncode, "not installed" in done.stderr) == (127, True)
