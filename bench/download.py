@@ -1,13 +1,15 @@
 """A download beside curl, wget, aria2c and huggingface_hub's way: one large file from nginx on loopback, side by side.
 
-Each takes the file and knows its sha256 at the end: curl, wget and aria2c by `sha256sum` after them. Prints medians of
-wall time, CPU seconds a GiB and peak memory, and ratios to curl with sha256sum. For topicd also how long its event loop
-stood still at the most. BENCH_DIR chooses the file system; topicd alone has the file on the disk when it ends.
+Each takes the file and knows its sha256 at the end: all but topicd by `sha256sum` after them. Prints medians of wall
+time, CPU seconds a GiB and peak memory, and ratios to curl with sha256sum and to curl alone; and for how long an event
+loop stood still at the most, in topicd beside its download, and beside curl with sha256sum. BENCH_DIR chooses the file
+system; topicd alone has the file on the disk when it ends, so there is a row of curl with sha256sum and `sync`, too.
 """
 
 import argparse
 import asyncio
 import hashlib
+import importlib.util
 import os
 import resource
 import shutil
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,6 +36,18 @@ SETTINGS: Final = """\
 daemon off; master_process off; pid {folder}/pid; error_log stderr warn;
 events {{ worker_connections 64; }}
 http {{ access_log off; sendfile on; server {{ listen 127.0.0.1:{port}; root {folder}; }} }}
+"""
+
+
+TOPICD: Final = Path(sys.executable).with_name("topicd")
+# What its downloads of models come down to.
+HUB: Final = """\
+import sys
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import disable_progress_bars
+disable_progress_bars()
+with open(sys.argv[2], "wb") as file:
+    http_get(sys.argv[1], file)
 """
 
 
@@ -53,10 +67,18 @@ def commands(url: str, target: Path) -> Mapping[str, list[list[str]]]:
         "curl alone": [["curl", "-sSfo", str(target), url]],
         "curl + sha256sum": [["curl", "-sSfo", str(target), url], hashing],
         "wget + sha256sum": [["wget", "-qO", str(target), url], hashing],
+        "curl + sha256sum + sync": [["curl", "-sSfo", str(target), url], hashing, ["sync", str(target)]],
         "aria2c + sha256sum": [["aria2c", "-q", "-d", str(target.parent), "-o", target.name, url], hashing],
+        "huggingface_hub + sha256sum": [[sys.executable, "-c", HUB, url, str(target)], hashing],
         "topicd": [[sys.executable, __file__, "--one", url, str(target)]],
+        "topicd fetch url": [[str(TOPICD), "fetch", "url", url, "--to", str(target), "--quiet"]],
     }
-    return {name: steps for name, steps in known.items() if shutil.which(steps[0][0])}
+    there = {name: steps for name, steps in known.items() if shutil.which(steps[0][0])}
+    if importlib.util.find_spec("huggingface_hub") is None:
+        del there["huggingface_hub + sha256sum"]
+    if missing := known.keys() - there.keys():
+        print(f"not installed: {', '.join(sorted(missing))}")
+    return there
 
 
 def cost(steps: list[list[str]]) -> Cost:
@@ -75,8 +97,8 @@ def cost(steps: list[list[str]]) -> Cost:
     return Cost(wall_s, cpu_s, max(peaks), notes[-1].strip() if len(steps) == 1 else "")
 
 
-async def one(url: str, target: Path) -> float:
-    """Fetch one file and return for how many seconds the loop stood still at the most."""
+async def watched(work: Awaitable[object]) -> float:
+    """Return for how many seconds the event loop stood still at the most while the work went on."""
     longest_s = 0.0
 
     async def watch() -> None:
@@ -86,12 +108,29 @@ async def one(url: str, target: Path) -> float:
             await asyncio.sleep(TICK_S)
             longest_s = max(longest_s, time.perf_counter() - begun - TICK_S)
 
-    downloads = Downloads(tls=ssl.create_default_context(), limits=Limits(free_bytes_min=0))
     watching = asyncio.create_task(watch())
-    await downloads.fetch(File(target, [url]))
+    await work
     watching.cancel()
-    downloads.close()
     return longest_s
+
+
+async def one(url: str, target: Path) -> float:
+    """Fetch one file and return for how many seconds the loop stood still at the most."""
+    downloads = Downloads(tls=ssl.create_default_context(), limits=Limits(free_bytes_min=0))
+    stood_s = await watched(downloads.fetch(File(target, [url])))
+    downloads.close()
+    return stood_s
+
+
+async def beside(steps: list[list[str]]) -> float:
+    """Run the steps and return for how many seconds a loop beside them stood still at the most."""
+
+    async def run() -> None:
+        for step in steps:
+            process = await asyncio.create_subprocess_exec(*step, stdout=asyncio.subprocess.DEVNULL)
+            assert await process.wait() == 0
+
+    return await watched(run())
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -115,15 +154,25 @@ def serve(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
 def table(found: Mapping[str, list[Cost]], size: int) -> None:
     """Print medians, and ratios of wall time to curl's."""
     medians = {name: statistics.median(each.wall_s for each in costs) for name, costs in found.items()}
-    print(f"{'':20}{'wall s':>8}{'MB/s':>7}{'CPU s/GiB':>11}{'MB':>6}{'x curl+sha':>12}{'x curl':>8}")
+    print(f"{'':28}{'wall s':>8}{'MB/s':>7}{'CPU s/GiB':>11}{'MB':>6}{'x curl+sha':>12}{'x curl':>8}")
     for name, costs in found.items():
         cpu = statistics.median(each.cpu_s for each in costs) * GIB / size
         memory = statistics.median(each.memory_mb for each in costs)
         against, alone = medians[name] / medians["curl + sha256sum"], medians[name] / medians["curl alone"]
         rate = size / medians[name] / 1e6
-        print(f"{name:20}{medians[name]:8.2f}{rate:7.0f}{cpu:11.2f}{memory:6.0f}{against:12.2f}{alone:8.2f}")
+        print(f"{name:28}{medians[name]:8.2f}{rate:7.0f}{cpu:11.2f}{memory:6.0f}{against:12.2f}{alone:8.2f}")
     stood = [float(each.note) for each in found["topicd"]]
-    print(f"topicd's event loop stood still for {1000 * max(stood):.1f} ms at the most, {len(stood)} runs")
+    print(f"topicd's event loop stood still for {_ms(stood)} ms at the most (median of {len(stood)} runs, worst)")
+
+
+def _ms(stood_s: list[float]) -> str:
+    return f"{1000 * statistics.median(stood_s):.1f}, {1000 * max(stood_s):.1f}"
+
+
+def digest_of(path: Path) -> bytes:
+    """Return a file's sha256, in little memory: what this process holds is counted as its children's, too."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def main() -> None:
@@ -142,7 +191,7 @@ def main() -> None:
         with (folder / "file").open("wb") as file:
             for _ in range(args.mib):
                 file.write(os.urandom(MIB))
-        wanted = hashlib.sha256((folder / "file").read_bytes()).digest()
+        wanted, stood = digest_of(folder / "file"), list[float]()
         process, port = serve(folder)
         try:
             rivals = commands(f"http://127.0.0.1:{port}/file", target)
@@ -151,12 +200,15 @@ def main() -> None:
                 for name, steps in rivals.items():
                     target.unlink(missing_ok=True)
                     found[name].append(cost(steps))
-                    assert hashlib.sha256(target.read_bytes()).digest() == wanted
+                    assert digest_of(target) == wanted
+                target.unlink()
+                stood.append(asyncio.run(beside(rivals["curl + sha256sum"])))
         finally:
             process.kill()
             process.wait()
     print(f"{args.mib} MiB from nginx on loopback, {args.runs} runs in turn, medians")
     table(found, args.mib * MIB)
+    print(f"a loop beside curl + sha256sum stood still for {_ms(stood)} ms")
 
 
 if __name__ == "__main__":

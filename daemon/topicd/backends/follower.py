@@ -72,7 +72,8 @@ class Follower:
         with self._news:
             self._raise()
             self._written = self._part.size
-            self._news.notify_all()
+            if self._is_wanted():  # a thread that is woken for nothing costs more than the bytes do
+                self._news.notify_all()
 
     def checkpoint(self) -> None:
         """Return when all that is written is hashed, and survives a power cut.
