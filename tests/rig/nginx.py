@@ -20,19 +20,25 @@ from rig.tls import Certificate
 PROGRAM: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 UP_S: Final = 30.0
 # One process, so that its end is the end of all; temporary files where we may write.
-SETTINGS: Final = """\
+FRAME: Final = """\
 daemon off;
 master_process off;
 pid {folder}/pid;
 error_log stderr warn;
 events {{ worker_connections 64; }}
 http {{
-    access_log {folder}/access.log;
+    log_format asked '$server_port $status $body_bytes_sent $uri '
+        'range="$http_range" if_range="$http_if_range" auth="$http_authorization"';
+    access_log {folder}/access.log asked;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+{servers}
+}}
+"""
+PROXY: Final = """\
     server {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {certificate.file};
@@ -49,7 +55,6 @@ http {{
             proxy_read_timeout {read_timeout_s}s;
         }}
     }}
-}}
 """
 
 
@@ -77,22 +82,34 @@ def nginx(
     folder.mkdir(parents=True, exist_ok=True)
     user, _, password = login.partition(":")
     (folder / "users").write_text(f"{user}:{{PLAIN}}{password}\n")
-    port = _free_port()
-    (folder / "nginx.conf").write_text(
-        SETTINGS.format(
-            folder=folder,
-            port=port,
-            certificate=certificate,
-            upstream=upstream,
-            read_timeout_s=read_timeout_s,
-            body_bytes_max=body_bytes_max,
-        )
+    port = free_port()
+    servers = PROXY.format(
+        folder=folder,
+        port=port,
+        certificate=certificate,
+        upstream=upstream,
+        read_timeout_s=read_timeout_s,
+        body_bytes_max=body_bytes_max,
     )
+    with serving(folder, servers, port):
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def serving(folder: Path, servers: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run it with these `server` blocks, one of which listens on the port; yield its process.
+
+    Its access log, `access.log` in the folder, has a line a request: port, status, bytes of the body, path, and the
+    headers that matter to downloads.
+    """
+    assert PROGRAM, "nginx is not installed"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nginx.conf").write_text(FRAME.format(folder=folder, servers=servers))
     command = [PROGRAM, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
     with (folder / "error.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             until(lambda: _takes(port, process, folder / "error.log"), "nginx takes connections", UP_S)
-            yield f"127.0.0.1:{port}"
+            yield process
         finally:
             process.kill()
 
@@ -104,7 +121,8 @@ def _takes(port: int, process: subprocess.Popen[bytes], log: Path) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port
