@@ -16,6 +16,7 @@ from topicd.backends.embedded.installed import file_identity, package_file, vers
 from topicd.backends.embedded.worker import Worker
 from topicd.backends.voices import NAME, Arrivals, is_voice, names_in
 from topicd.errors import Rejected, RetryLater, Unusable
+from topicd.threads import offload
 
 BUNDLED_VOICE: Final = "en_US-joe-medium"
 TEXT_CHARS_MAX: Final = 20_000
@@ -173,7 +174,9 @@ class EmbeddedVoice:
             if is_voice(file):
                 return file
             if self._make_arrivals:
-                self._arrivals = self._arrivals or self._make_arrivals()
+                if self._arrivals is None:
+                    made = await offload(self._make_arrivals)  # it reads the system's certificates
+                    self._arrivals = self._arrivals or made
                 raise await self._arrivals.wanted(voice)
         raise Rejected("voice_unknown", f"There is no voice {voice[:60]!r} here.", hint=self._voices_hint())
 
