@@ -174,11 +174,16 @@ class EmbeddedVoice:
             if is_voice(file):
                 return file
             if self._make_arrivals:
-                if self._arrivals is None:
-                    made = await offload(self._make_arrivals)  # it reads the system's certificates
-                    self._arrivals = self._arrivals or made
-                raise await self._arrivals.wanted(voice)
+                raise await (await self._supply(self._make_arrivals)).wanted(voice)
         raise Rejected("voice_unknown", f"There is no voice {voice[:60]!r} here.", hint=self._voices_hint())
+
+    async def _supply(self, make: Callable[[], Arrivals]) -> Arrivals:
+        """Return what fetches voices, made in a thread when it is first needed: it reads the system's certificates."""
+        if self._arrivals is None:
+            made = await offload(make)
+            if self._arrivals is None:
+                self._arrivals = made
+        return self._arrivals
 
     def _voices_hint(self) -> str:
         if self._voices_dir is None:
