@@ -26,7 +26,8 @@ from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry import logs
 from topicd.telemetry.events import Event, Events, Sink
-from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
+from topicd.telemetry.metrics import Metrics, MetricSink
+from topicd.telemetry.present import Present, TreeState
 from topicd.workspace import Workspace
 
 LIMIT_S: Final = 300.0
@@ -224,7 +225,6 @@ def _sinks() -> list[Sink]:
         modes=("events", "poll"),
         reasons=(),
         version=__version__,
-        tree=lambda: TreeState({}, {}, 0),
-        watcher=lambda: "events",
+        present=Present(tree=lambda: TreeState({}, {}, 0)),
     )
     return [logs.LogSink(), MetricSink(metrics)]

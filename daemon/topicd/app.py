@@ -17,9 +17,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from topicd import __version__, build
-from topicd.backends.base import Backend, HasDownloads, HasServers
+from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
+from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
-from topicd.durable import free_bytes
+from topicd.durable import TimedDisk, free_bytes
 from topicd.engine import STORAGE_WAIT_S, Engine, Lane
 from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
@@ -27,10 +28,12 @@ from topicd.home import Home
 from topicd.intake import Intake
 from topicd.settings import Settings
 from topicd.spool import DONE
+from topicd.stages.base import OUTCOMES
 from topicd.states import SPOOL_PLACES, Stage
 from topicd.telemetry import logs
 from topicd.telemetry.events import Events, rfc3339
-from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
+from topicd.telemetry.metrics import Metrics, MetricSink
+from topicd.telemetry.present import Present, Server, TreeState
 from topicd.telemetry.sdnotify import notify
 from topicd.threads import offload
 from topicd.watcher import Watched, Watcher
@@ -62,18 +65,9 @@ class App:
         self._stop = asyncio.Event()
         self._signal = "the end of its work"
         self._is_ready = False
-        home = Home.of(settings)
+        home = Home.of(settings, TimedDisk(self._on_fsync), self._on_group)
         self._spool, self._store = home.spool, home.store
-        self._metrics = Metrics(
-            list(Stage),
-            causes=sorted(CAUSES),
-            modes=("events", "poll"),
-            reasons=WATCH_REASONS,
-            version=__version__,
-            tree=self._tree,
-            watcher=lambda: self._watcher.mode if self._watcher.up else "",
-            ready=lambda: self._ready().ok,
-        )
+        self._metrics = self._made_metrics()
         self._events = Events([logs.LogSink(), MetricSink(self._metrics)])
         self._gate = StorageGate(
             root=self._spool.root,
@@ -83,6 +77,7 @@ class App:
             output=self._spool.output,
         )
         self._backends = build.backends(settings, self._on_server, self._events)
+        self._metrics.know_backends(backend.name for backend in self._backends.each().values())
         self._press = build.press(settings)
         self._engine = Engine(
             store=self._store,
@@ -110,6 +105,26 @@ class App:
             rescan_s=settings.rescan_s,
             poll_s=settings.poll_s,
             events=self._events,
+            rescans=self._intake.rescan,
+        )
+
+    def _made_metrics(self) -> Metrics:
+        return Metrics(
+            list(Stage),
+            causes=sorted(CAUSES),
+            modes=("events", "poll"),
+            reasons=WATCH_REASONS,
+            outcomes=OUTCOMES,
+            version=__version__,
+            present=Present(
+                tree=self._tree,
+                watcher=lambda: self._watcher.mode if self._watcher.up else "",
+                ready=lambda: self._ready().ok,
+                servers=lambda: [
+                    Server(stage, state.server, state.state, state.waited_s) for stage, state in self._states()
+                ],
+                workers=worker.count,
+            ),
         )
 
     async def serve(self, *, once: bool = False) -> None:
@@ -226,6 +241,7 @@ class App:
     def _tree(self) -> TreeState:
         now = time.time()
         seen = {str(place): self._spool.survey(place, oldest=1) for place in (*SPOOL_PLACES, DONE)}
+        in_work = {str(stage): sum(each.run == self._store.run for each in seen[stage].markers) for stage in Stage}
         jobs = {"done" if place == DONE else place: survey.jobs for place, survey in seen.items()}
         oldest = dict[str, float]()
         for place in SPOOL_PLACES:
@@ -233,7 +249,7 @@ class App:
                 for name in seen[place].oldest:
                     job = self._spool.read_job(self._spool.place(place) / name)
                     oldest[str(place)] = max(0.0, now - job.accepted_s)
-        return TreeState(jobs=jobs, oldest_s=oldest, free_bytes=free_bytes(self._spool.root))
+        return TreeState(jobs=jobs, in_work=in_work, oldest_s=oldest, free_bytes=free_bytes(self._spool.root))
 
     def _health(self) -> Health:
         why = self._watch_whys()  # a start makes the directories again, and everything that watches them
@@ -253,11 +269,21 @@ class App:
         return Health(ok=not why, why=tuple(why), more=more)
 
     def _servers(self) -> Iterator[dict[str, object]]:
+        for stage, state in self._states():
+            told = asdict(state)
+            since_s = told.pop("since_s")
+            yield {"stage": stage, **told, "since": rfc3339(since_s) if since_s else ""}
+
+    def _states(self) -> Iterator[tuple[Stage, ServerState]]:
         for stage, backend in self._backends.each().items():
             for state in backend.servers() if isinstance(backend, HasServers) else ():
-                told = asdict(state)
-                since_s = told.pop("since_s")
-                yield {"stage": stage, **told, "since": rfc3339(since_s) if since_s else ""}
+                yield stage, state
+
+    def _on_fsync(self, seconds: float) -> None:
+        self._metrics.fsync_seconds.observe(seconds)
+
+    def _on_group(self, size: int) -> None:
+        self._metrics.commit_group_size.observe(size)
 
     def _downloads(self) -> Iterator[dict[str, object]]:
         for backend in self._backends.each().values():

@@ -11,7 +11,7 @@ decides what is fsynced, or when.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -66,10 +66,16 @@ class _Piece:
 
 
 class GroupCommit:
-    """Takes work through its steps together with whatever else is under way."""
+    """Takes work through its steps together with whatever else is under way.
 
-    def __init__(self, durable: Durable) -> None:
+    Args:
+        durable: how it reaches the disk.
+        told: told of each group that shares its fsyncs, how much work was in it; from a thread.
+    """
+
+    def __init__(self, durable: Durable, told: Callable[[int], None] = lambda _: None) -> None:
         self._durable = durable
+        self._told = told
         self._lock = threading.Lock()
         self._ready = deque[_Piece]()
         self._waiting = deque[_Piece]()
@@ -165,6 +171,7 @@ class GroupCommit:
 
     def _sync(self, pieces: Sequence[_Piece]) -> None:
         """Fsync all that the pieces want, each path once, and note what failed."""
+        self._told(len(pieces))
         paths = list(dict.fromkeys(path for piece in pieces for path in piece.wanted))
         failed = dict[Path, BaseException]()
         if len(paths) == 1:

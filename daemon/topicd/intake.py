@@ -71,6 +71,7 @@ class Haul:
     troubles: list[tuple[str, TopicdError]] = field(default_factory=list)
     wait_s: float | None = None
     is_cut: bool = False
+    news: int = 0
 
     def look_again_in(self, wait_s: float | None) -> None:
         """Note when another look is due; the earliest counts."""
@@ -121,15 +122,24 @@ class Intake:
         self._scenes_max = scenes_max
         self._woken = asyncio.Event()
         self._moved_in = dict[str, float]()
+        self._met: set[str] | None = None  # what was in input/ at the last scan; None before the first
+        self._is_rescan = False
+        self._has_heard = False
         self._before = Haul()
         self._said = set[Ignored]()
         self._troubled = set[tuple[str, str]]()
         self.idle = asyncio.Event()
 
+    def rescan(self) -> None:
+        """Take note that the next hint comes from the clock, not from a file event."""
+        self._is_rescan = True
+
     def hint(self, moved_in: str | None = None) -> None:
         """Ask for a scan. A name that arrived whole by rename need not be quiet first; the scan decides all else."""
         if moved_in is not None and len(self._moved_in) < MOVED_IN_MAX:
             self._moved_in[moved_in] = time.perf_counter()
+        self._has_heard |= not self._is_rescan
+        self._is_rescan = False
         self.idle.clear()
         self._woken.set()
 
@@ -150,12 +160,15 @@ class Intake:
         if not await self._gate.storage_ready():
             return TROUBLE_WAIT_S
         moved_in, self._moved_in = self._moved_in, {}
+        has_heard, self._has_heard = self._has_heard, False
         try:
             haul = await offload(self._look, moved_in)
         except StorageTrouble as error:
             self._moved_in = {**moved_in, **self._moved_in}
             self._gate.tell(error)
             return TROUBLE_WAIT_S
+        if not has_heard and haul.news:
+            self._events.emit("intake.rescanned", found=haul.news)
         await whole(asyncio.gather(*(self._take_one(name, haul, moved_in.get(name)) for name in haul.ready)))
         if haul.is_cut:
             self._moved_in = {**moved_in, **self._moved_in}
@@ -179,7 +192,10 @@ class Intake:
             haul.troubles.append(("", _intake_trouble(error)))
             haul.look_again_in(TROUBLE_WAIT_S)
             return haul
-        self._quiet.forget_others({name for name, _ in topics})
+        names = {name for name, _ in topics}
+        haul.news = len(names - self._met) if self._met is not None else 0
+        self._met = names
+        self._quiet.forget_others(names)
         for name, found in sorted(topics, key=lambda entry: (entry[1].st_ctime_ns, entry[0])):
             if name in haul.left:
                 continue

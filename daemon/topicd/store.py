@@ -37,12 +37,19 @@ class Illegal(TopicdError):
 class Store:
     """The spool of one home."""
 
-    def __init__(self, spool: Spool, durable: Durable, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        durable: Durable,
+        *,
+        clock: Callable[[], float] = time.time,
+        grouped: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.spool: Final = spool
         self.run: Final = secrets.token_hex(8)
         self.durable: Final = durable
         self.moves = Moves(spool, durable, clock=clock, run=self.run)
-        self._group = GroupCommit(durable)
+        self._group = GroupCommit(durable, grouped)
         self.jobs_found = 0
         self._backlogs = {
             stage: Backlog(spool, stage, clock=clock, died=self.moves.died, published=self.moves.published)

@@ -108,10 +108,12 @@ class Watcher:
         rescan_s: float,
         poll_s: float,
         events: Events,
+        rescans: Callable[[], None] = lambda: None,
     ) -> None:
         self._watched = tuple(watched)
         self._wanted = mode
         self._wake = wake
+        self._rescans = rescans
         self._rescan_s = rescan_s
         self._poll_s = poll_s
         self._events = events
@@ -173,6 +175,7 @@ class Watcher:
             while True:
                 await self._pause()
                 await self._check()
+                self._rescans()
                 self._refused -= {watched.kind for watched in self._watched if self._hint(watched.kind, None)}
         finally:
             self._close()

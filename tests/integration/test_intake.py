@@ -89,10 +89,14 @@ class Rig:
 
     def move_in(self, name: str, text: str = GOOD) -> None:
         """Drop a whole file by rename, with the hint that the watcher gives."""
+        self.quietly(name, text)
+        self.intake.hint(name)
+
+    def quietly(self, name: str, text: str = GOOD) -> Path:
+        """Drop a whole file by rename, of which no event tells."""
         aside = self.spool.home / f".aside-{name}"
         aside.write_text(text)
-        aside.rename(self.input / name)
-        self.intake.hint(name)
+        return aside.rename(self.input / name)
 
     def jobs(self, place: str = Stage.SCRIPTS) -> list[Job]:
         paths = [self.spool.place(place) / name for name in self.spool.ids(place)]
@@ -136,6 +140,24 @@ async def test_what_is_moved_in_is_taken_at_once(rig: Rig) -> None:
     assert rig.topic(job).read_text() == GOOD
     [event] = rig.kept.of("job.accepted")
     assert isinstance(event.fields["pickup_s"], float)
+
+
+async def test_what_a_rescan_finds_that_no_event_told_of_is_counted(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "home", settle_s=0.05)
+    async with rig.running():
+        rig.move_in("told.md")
+        await rig.taken()
+        aged(rig.quietly("missed.md"))
+        assert len(rig.jobs()) == 1
+        rig.intake.rescan()
+        rig.intake.hint()
+        await rig.taken(2)
+        assert [event.fields["found"] for event in rig.kept.of("intake.rescanned")] == [1]
+        rig.intake.rescan()
+        rig.intake.hint()
+        rig.move_in("told-too.md")
+        await rig.taken(3)
+    assert len(rig.kept.of("intake.rescanned")) == 1, "an event came as well"
 
 
 async def test_what_is_written_in_place_waits_until_it_is_quiet(tmp_path: Path) -> None:

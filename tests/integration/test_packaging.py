@@ -14,7 +14,8 @@ import yaml
 
 from topicd import cli
 from topicd.settings import PREFIX, Settings, env_name
-from topicd.telemetry.metrics import Metrics, TreeState
+from topicd.telemetry.metrics import Metrics
+from topicd.telemetry.present import Present, TreeState
 from topicd.web import Health
 from topicd.web.server import STOP_TIMEOUT_S as WEB_STOP_TIMEOUT_S
 from topicd.web.server import WebServer
@@ -178,7 +179,7 @@ async def test_the_health_check_tells_well_from_ill_and_from_gone() -> None:
     server = WebServer(
         host="127.0.0.1",
         port=0,
-        metrics=Metrics([], causes=[], modes=[], reasons=[], version="1", tree=lambda: tree, watcher=lambda: ""),
+        metrics=Metrics([], causes=[], modes=[], reasons=[], version="1", present=Present(tree=lambda: tree)),
         health=lambda: health,
         ready=lambda: Health(ok=False),
     )

@@ -34,7 +34,11 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.hints: list[tuple[str, str | None]] = []
+        self.rescanned_at: list[int] = []
         self.on_hint: Callable[[str, str | None], None] = lambda _kind, _name: None
+
+    def rescans(self) -> None:
+        self.rescanned_at.append(len(self.hints))
 
     def emit(self, name: str, /, **fields: Any) -> None:
         self.events.append((name, fields))
@@ -106,7 +110,7 @@ async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
 
 def make(tree: Tree, seen: Recorder, mode: Any = "events", **seconds: float) -> Watcher:
     times = {"rescan_s": NEVER_S, "poll_s": NEVER_S, **seconds}
-    return Watcher(watched=tree.watched(), mode=mode, wake=seen.wake, events=seen, **times)
+    return Watcher(watched=tree.watched(), mode=mode, wake=seen.wake, events=seen, rescans=seen.rescans, **times)
 
 
 @contextlib.asynccontextmanager
@@ -289,6 +293,17 @@ async def test_after_the_end_there_are_no_hints(tree: Tree, seen: Recorder) -> N
 
 
 # What goes wrong
+
+
+async def test_a_rescan_is_told_before_its_hints_and_an_event_is_not(tree: Tree, seen: Recorder) -> None:
+    async with watching(tree, seen):
+        (tree.input / "a.md").touch()
+        await until(lambda: bool(seen.hints))
+        assert not seen.rescanned_at
+    seen.hints.clear()
+    async with watching(tree, seen, rescan_s=0.02):
+        await until(lambda: len(seen.rescanned_at) >= 2)
+    assert seen.rescanned_at[0] == 0
 
 
 async def test_every_kind_is_hinted_at_every_rescan(tree: Tree, seen: Recorder) -> None:

@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from topicd.errors import Unusable
-from topicd.telemetry.metrics import Metrics, TreeState
+from topicd.telemetry.metrics import Metrics
+from topicd.telemetry.present import Present, TreeState
 from topicd.web import Health
 from topicd.web.server import BACKLOG_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, LINE_BYTES_MAX, WebServer
 
@@ -54,9 +55,7 @@ class Daemon:
             modes=["poll"],
             reasons=[],
             version="1",
-            tree=self.tree,
-            watcher=lambda: "poll",
-            ready=lambda: self.ready.ok,
+            present=Present(tree=self.tree, watcher=lambda: "poll", ready=lambda: self.ready.ok),
         )
         self.server = WebServer(
             host=HOST,

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from topicd.errors import Rejected, StorageTrouble, Unavailable
 from topicd.telemetry.events import Events
-from topicd.telemetry.metrics import Metrics, MetricSink, TreeState
+from topicd.telemetry.metrics import Metrics, MetricSink
+from topicd.telemetry.present import BREAKER_STATES, Present, Server, TreeState
 
 STAGES = ("scripts", "audio", "images")
 STATE = TreeState({"scripts": 2, "failed": 1, "done": 7}, {"scripts": 12.5}, 10**9)
@@ -32,16 +33,23 @@ class Daemon:
         self.tree = Tree()
         self.mode = "events"
         self.is_ready = True
+        self.servers = [Server("scripts", "gpu:11434", "open", 2.5)]
         self.metrics = Metrics(
             STAGES,
             causes=("script_empty", "crash_loop"),
             modes=("events", "poll"),
             reasons=("reader_died",),
             version="1.2.3",
-            tree=self.tree,
-            watcher=lambda: self.mode,
-            ready=lambda: self.is_ready,
+            outcomes=("ok", "rejected"),
+            present=Present(
+                tree=self.tree,
+                watcher=lambda: self.mode,
+                ready=lambda: self.is_ready,
+                servers=lambda: self.servers,
+                workers=lambda: 2,
+            ),
         )
+        self.metrics.know_backends(["ollama"])
         self.emit = Events([MetricSink(self.metrics)]).emit
 
     def samples(self) -> dict[str, float]:
@@ -94,6 +102,21 @@ class Daemon:
             {"jobs_deferred_total stage=images": 1},
         ),
         ("stage.started", {"job": "j", "stage": "scripts", "attempt": 1}, {"attempts_total stage=scripts": 1}),
+        (
+            "backend.asked",
+            {"job": "j", "stage": "audio", "unit": "u", "backend": "ollama", "outcome": "ok", "seconds": 3.0},
+            {
+                "backend_requests_total backend=ollama outcome=ok": 1,
+                "backend_request_seconds_count backend=ollama": 1,
+                "backend_request_seconds_sum backend=ollama": 3,
+            },
+        ),
+        (
+            "backend.asked",
+            {"job": "j", "stage": "audio", "unit": "u", "backend": "/x", "outcome": "y", "seconds": 0.0},
+            {"backend_requests_total backend=other outcome=other": 1, "backend_request_seconds_count backend=other": 1},
+        ),
+        ("intake.rescanned", {"found": 3}, {"rescan_finds_total": 3}),
         ("job.crashed", {"job": "j", "stage": "scripts", "crashes": 3}, {"crashes_total stage=scripts": 1}),
         (
             "stage.finished",
@@ -273,3 +296,20 @@ def test_two_daemons_do_not_share_counts() -> None:
     one, two = Daemon(), Daemon()
     one.emit("job.done", job="j", seconds=1.0, output="o")
     assert two.samples()["topicd_jobs_done_total"] == 0
+
+
+def test_each_server_tells_the_state_of_its_breaker_and_how_long_it_was_waited_for() -> None:
+    samples = Daemon().samples()
+    states = {
+        state: samples[f"topicd_breaker_state server=gpu:11434 stage=scripts state={state}"] for state in BREAKER_STATES
+    }
+    assert states == {"closed": 0, "open": 1, "half-open": 0}
+    assert samples["topicd_rate_limit_wait_seconds_total server=gpu:11434 stage=scripts"] == 2.5
+    assert samples["topicd_workers"] == 2
+
+
+def test_what_is_in_work_is_read_from_the_tree() -> None:
+    daemon = Daemon()
+    daemon.tree.state = TreeState({"scripts": 3}, {}, 5, {"scripts": 2})
+    samples = daemon.samples()
+    assert (samples["topicd_jobs_in_work stage=scripts"], samples["topicd_jobs_in_work stage=audio"]) == (2, 0)

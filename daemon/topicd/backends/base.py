@@ -144,6 +144,7 @@ class ServerState:
         calls: how many calls are under way.
         waiting: how many calls wait for a place, or for the rate limit.
         note: what it is busy with, for a person (`pulling llama3.2: 34 %`); may be empty.
+        waited_s: how long calls have waited for the rate limit, together.
     """
 
     server: str
@@ -153,6 +154,7 @@ class ServerState:
     calls: int = 0
     waiting: int = 0
     note: str = ""
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,11 +58,13 @@ class Limits:
     Attributes:
         calls: under way.
         waiting: for a place or for the rate.
+        waited_s: how long calls have waited for the rate, together.
     """
 
     def __init__(self, server: str, *, calls_max: int, rate: Rate | None) -> None:
         self.calls = 0
         self.waiting = 0
+        self.waited_s = 0.0
         self._server = server
         self._places = asyncio.Semaphore(calls_max)
         self._rate = rate
@@ -105,6 +107,7 @@ class Limits:
             )
         self._queued += 1
         self.waiting += 1
+        began_s = _now_s()
         try:
             async with self._turn:
                 # What counts is when a call begins, which a busy loop may put off: so it is noted only then.
@@ -112,6 +115,7 @@ class Limits:
                     await asyncio.sleep(wait_s)
                 self._begun_at.append(_now_s())
         finally:
+            self.waited_s += _now_s() - began_s
             self.waiting -= 1
             self._queued -= 1
 

@@ -15,7 +15,6 @@ from topicd import job as files
 from topicd.backends.base import AudioBackend, Speech, SpeechRequest
 from topicd.backends.embedded.worker import Worker
 from topicd.job import Job, Scenes
-from topicd.stages.ask import ask
 from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, aside, made_by
 from topicd.stages.captions import SceneSpeech, cues_from_scenes, to_srt, to_vtt
 from topicd.stages.wav import check_speech
@@ -69,7 +68,7 @@ class AudioStage:
             units.kept(unit)
             return
         units.begin()
-        speech = await ask(self.backend.speak, request, Speech, unit=unit, timeout_s=self._timeout_s)
+        speech = await units.ask(self.backend.speak, request, Speech, unit=unit, timeout_s=self._timeout_s)
         await offload(check_speech, speech, text=request.text, unit=unit, bytes_max=SPEECH_BYTES_MAX)
         cues = json.dumps(speech.cues).encode()
         for name, data in ((cues_name, cues), (wav_name, speech.wav)):

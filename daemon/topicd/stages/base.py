@@ -7,14 +7,15 @@ reached.
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from topicd.backends.base import Backend
-from topicd.errors import Unusable
+from topicd.errors import Awaited, Rejected, RetryLater, Unavailable, Unusable
 from topicd.job import Job
+from topicd.stages.ask import ask
 from topicd.telemetry.events import Events
 from topicd.threads import offload
 from topicd.workspace import Workspace
@@ -22,6 +23,9 @@ from topicd.workspace import Workspace
 SEED_MASK: Final = 0x7FFF_FFFF
 PRESS_TIMEOUT_S: Final = 300.0
 PROVENANCE_CHARS_MAX: Final = 10_000
+
+Q = TypeVar("Q")
+T = TypeVar("T")
 
 
 class StageWork(Protocol):
@@ -69,6 +73,17 @@ def _unfit(backend: Backend, what: str) -> Unusable:
     return Unusable("backend_misbehaved", f"the provenance of the backend {backend.name} {what}", hint=hint)
 
 
+_OUTCOMES: Final[Mapping[type[Exception], str]] = {
+    RetryLater: "retry_later",
+    Awaited: "awaited",
+    Unavailable: "unavailable",
+    Rejected: "rejected",
+    Unusable: "unusable",
+}
+OUTCOMES: Final = ("ok", *_OUTCOMES.values(), "cancelled", "other")
+"""How a call of a backend ends, as labels of a metric."""
+
+
 @contextlib.asynccontextmanager
 async def aside(space: Workspace, path: str) -> AsyncIterator[Path]:
     """Give the name of a temporary file beside a product, for `adopt`; what is not adopted is removed at the end."""
@@ -101,6 +116,30 @@ class Units:
     def seconds(self) -> float:
         """How long the unit in hand has taken."""
         return time.monotonic() - self._begun
+
+    async def ask(
+        self, method: Callable[[Q], Awaitable[T]], request: Q, kind: type[T], *, unit: str, timeout_s: float
+    ) -> T:
+        """Return the backend's answer, as `ask.ask` does, and tell how the call went."""
+        began, outcome = time.monotonic(), "cancelled"
+        try:
+            answer = await ask(method, request, kind, unit=unit, timeout_s=timeout_s)
+            outcome = "ok"
+        except Exception as error:
+            outcome = _OUTCOMES.get(type(error), "other")
+            raise
+        else:
+            return answer
+        finally:
+            self.events.emit(
+                "backend.asked",
+                job=self.job.id,
+                stage=self.stage,
+                unit=unit,
+                backend=self.backend,
+                outcome=outcome,
+                seconds=round(time.monotonic() - began, 3),
+            )
 
     def finished(self, unit: str) -> None:
         """The unit in hand is on disk."""

@@ -17,7 +17,6 @@ from topicd.backends.base import ImageBackend, Picture, PictureRequest
 from topicd.backends.embedded.worker import Worker
 from topicd.errors import Rejected, RetryLater
 from topicd.job import Job, Scenes
-from topicd.stages.ask import ask
 from topicd.stages.audio import TIMELINE
 from topicd.stages.base import PRESS_TIMEOUT_S, SEED_MASK, Units, aside, made_by
 from topicd.states import Stage
@@ -75,7 +74,7 @@ class ImagesStage:
             units.kept(unit)
             return
         units.begin()
-        picture = await ask(self.backend.draw, request, Picture, unit=unit, timeout_s=self._timeout_s)
+        picture = await units.ask(self.backend.draw, request, Picture, unit=unit, timeout_s=self._timeout_s)
         check_size(picture, unit)
         async with aside(space, path) as file:
             await offload(file.write_bytes, picture.data)

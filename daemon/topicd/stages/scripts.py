@@ -15,7 +15,6 @@ from topicd import job as files
 from topicd.backends.base import Scene, Script, ScriptBackend, ScriptRequest
 from topicd.errors import RetryLater
 from topicd.job import Job, Scenes, SceneText
-from topicd.stages.ask import ask
 from topicd.stages.base import SEED_MASK, Units, made_by
 from topicd.states import Stage
 from topicd.telemetry.events import Events
@@ -71,7 +70,7 @@ class ScriptsStage:
             units.kept(UNIT)
             return
         units.begin()
-        script = await ask(self.backend.write, request, Script, unit=UNIT, timeout_s=self._timeout_s)
+        script = await units.ask(self.backend.write, request, Script, unit=UNIT, timeout_s=self._timeout_s)
         check(script)
         scenes = Scenes(
             title=script.title,

@@ -84,6 +84,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "daemon.stopped": _spec("info", "stopped in {seconds} s", "seconds"),
         "tls.unverified": _spec("warning", "certificates of servers are not checked: SSL_VERIFY is off"),
         "job.accepted": _spec("info", "{job}: accepted from {source}", "job source bytes pickup_s"),
+        "intake.rescanned": _spec("debug", "{found} topics that no file event had told of", "found"),
         "intake.ignored": _spec("warning", "{name}: {kind}, left where it is", "name kind"),
         "intake.trouble": _spec("warning", "{name} cannot be taken: {error}", "name error"),
         "stage.started": _spec("info", "{job}: {stage} begins, attempt {attempt}", "job stage attempt"),
@@ -107,6 +108,11 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "job.moved_away": _spec("info", "{job}: moved away from {stage} by someone", "job stage"),
         "job.damaged": _spec("error", "{job}: damaged in {stage}: {error}", "job stage error"),
         "recovery.removed": _spec("info", "left over from a crash: {what}", "what"),
+        "backend.asked": _spec(
+            "debug",
+            "{job}: {backend} asked for {unit}: {outcome} after {seconds} s",
+            "job stage unit backend outcome seconds",
+        ),
         "backend.unavailable": _spec(
             "warning",
             "{stage} waits for {backend}: {error}; next try {next_try}",

@@ -1,16 +1,12 @@
 """Metrics for Prometheus: what happened, counted, and what is, read from the tree.
 
-Owns one registry, apart from the library's global one. Promises that every label set exists from the start,
-that a label never holds a name, a path or an error's text, and that what the tree can tell is read from it
-at each scrape rather than counted here, the watcher's state and the daemon's readiness likewise. Never fails
-a scrape because the tree cannot be read: `topicd_tree_readable` says so.
+Owns one registry, apart from the library's global one. Promises that every label set exists from the start, and that a
+label never holds a name, a path or an error's text. What is rather than happens is asked at each scrape: `present.py`.
 """
 
-import logging
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Final
 
@@ -24,33 +20,17 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from topicd.telemetry.events import Event
+from topicd.telemetry.present import Present, PresentCollector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"
 DOWNLOAD_OUTCOMES: Final = ("done", "failed", "stopped")
 WORK_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+FSYNC_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
+GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PICKUP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TreeState:
-    """What the directories say at one moment.
-
-    Attributes:
-        jobs: how many jobs are in each directory: the stages, `failed`, `held`, `done`.
-        oldest_s: of each stage with jobs, the seconds since its oldest was accepted.
-        free_bytes: what is free on the spool's file system.
-    """
-
-    jobs: Mapping[str, int]
-    oldest_s: Mapping[str, float]
-    free_bytes: int
 
 
 class Metrics:
@@ -61,10 +41,9 @@ class Metrics:
         causes: the causes of failure that get a label of their own; any other is `other`.
         modes: the ways the watcher can watch.
         reasons: why the watcher may begin anew; any other is `other`.
+        outcomes: how a call of a backend ends; any other is `other`.
         version: of topicd.
-        tree: reads the tree; called at each scrape, in the scraping thread.
-        watcher: says the mode in which the watcher works now, empty when it does not; called likewise.
-        ready: says whether jobs are taken, as `/readyz` does; called likewise.
+        present: what is asked at each scrape.
     """
 
     def __init__(
@@ -74,22 +53,31 @@ class Metrics:
         causes: Sequence[str],
         modes: Sequence[str],
         reasons: Sequence[str],
+        outcomes: Sequence[str] = (),
         version: str,
-        tree: Callable[[], TreeState],
-        watcher: Callable[[], str],
-        ready: Callable[[], bool] = lambda: False,
+        present: Present,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.stages: Final = tuple(stages)
         self.causes: Final = (*dict.fromkeys((*causes, OTHER)),)
         self.reasons: Final = (*dict.fromkeys((*reasons, OTHER)),)
+        self.backends: Final = {OTHER}
+        self.outcomes: Final = (*dict.fromkeys((*outcomes, OTHER)),)
         self.registry: Final = CollectorRegistry()
         self._add_jobs()
         self._add_work()
+        self._add_backends()
         self._add_parts()
+        self._add_disk()
         self._add_downloads()
         self._add_process(version)
-        self.registry.register(_PresentCollector(self.stages, modes, tree, watcher, ready))
+        self.registry.register(PresentCollector(self.stages, modes, present))
+
+    def know_backends(self, names: Iterable[str]) -> None:
+        """Give each backend its labels, once it is known which there are; any other is `other`."""
+        self.backends.update(names)
+        _touch(self.backend_requests, {"backend": sorted(self.backends), "outcome": self.outcomes})
+        _touch(self.backend_request_seconds, {"backend": sorted(self.backends)})
 
     def render(self) -> bytes:
         """Return everything in the format of `CONTENT_TYPE`. Reads the tree: not for the event loop."""
@@ -121,6 +109,28 @@ class Metrics:
         )
         self.pickup_seconds = self._histogram(
             "topicd_pickup_seconds", "From a topic's arrival in input/ to its claim.", PICKUP_BUCKETS_S
+        )
+
+    def _add_backends(self) -> None:
+        self.backend_requests = self._counter(
+            "topicd_backend_requests", "Calls of a backend.", backend=(), outcome=self.outcomes
+        )
+        self.backend_request_seconds = Histogram(
+            "topicd_backend_request_seconds",
+            "Duration of a backend's call.",
+            ["backend"],
+            registry=self.registry,
+            buckets=WORK_BUCKETS_S,
+        )
+        self.know_backends([])
+
+    def _add_disk(self) -> None:
+        self.fsync_seconds = self._histogram("topicd_fsync_seconds", "Duration of one fsync.", FSYNC_BUCKETS_S)
+        self.commit_group_size = self._histogram(
+            "topicd_commit_group_size", "Moves of jobs that shared a round of fsyncs.", GROUP_BUCKETS
+        )
+        self.rescan_finds = self._counter(
+            "topicd_rescan_finds", "Topics that a rescan found and no file event had told of."
         )
 
     def _add_parts(self) -> None:
@@ -178,7 +188,10 @@ class MetricSink:
 
     def __init__(self, metrics: Metrics) -> None:
         m = self._metrics = metrics
-        self._known = {"stage": m.stages, "cause": m.causes, "reason": m.reasons}
+        self._known: Mapping[str, Collection[str]] = {"stage": m.stages, "cause": m.causes, "reason": m.reasons} | {
+            "backend": m.backends,
+            "outcome": m.outcomes,
+        }
         self._effects: Mapping[str, Callable[[Event], None]] = {
             "job.accepted": self._accepted,
             "job.done": self._done,
@@ -189,6 +202,8 @@ class MetricSink:
             "stage.started": lambda event: m.attempts.labels(*self._labels(event, "stage")).inc(),
             "stage.finished": lambda event: self._took(m.stage_seconds, event),
             "unit.finished": lambda event: self._took(m.unit_seconds, event),
+            "backend.asked": self._asked,
+            "intake.rescanned": lambda event: m.rescan_finds.inc(_number(event, "found") or 0),
             "backend.available": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(1),
             "backend.unavailable": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(0),
             "storage.trouble": lambda _: m.storage_ok.set(0),
@@ -218,6 +233,12 @@ class MetricSink:
         if seconds is not None:
             histogram.labels(*self._labels(event, "stage")).observe(seconds)
 
+    def _asked(self, event: Event) -> None:
+        m = self._metrics
+        backend, outcome = self._labels(event, "backend", "outcome")
+        m.backend_requests.labels(backend, outcome).inc()
+        m.backend_request_seconds.labels(backend).observe(_number(event, "seconds") or 0.0)
+
     def _received(self, event: Event) -> None:
         self._metrics.download_bytes.inc(_number(event, "bytes") or 0)
 
@@ -235,56 +256,6 @@ class MetricSink:
     def _done(self, _: Event) -> None:
         self._metrics.done.inc()
         self._metrics.last_success.set(time.time())
-
-
-class _PresentCollector(Collector):
-    """Asks the tree, the watcher and the daemon when scraped."""
-
-    def __init__(
-        self,
-        stages: Sequence[str],
-        modes: Sequence[str],
-        tree: Callable[[], TreeState],
-        watcher: Callable[[], str],
-        ready: Callable[[], bool],
-    ) -> None:
-        self._stages = stages
-        self._modes = modes
-        self._tree = tree
-        self._watcher = watcher
-        self._ready = ready
-        self._is_readable = True
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Yield the gauges of one reading; those of the tree are missing when it cannot be read."""
-        yield GaugeMetricFamily("topicd_ready", "1 while jobs are taken, as /readyz says.", self._ready())
-        mode = self._watcher()
-        up = {each: each == mode for each in self._modes}
-        yield _family("topicd_watcher_up", "1 for the way in which the watcher works now.", "mode", up)
-        try:
-            state = self._tree()
-        except Exception:  # noqa: BLE001 - whatever it is, the other metrics must still be scraped
-            if self._is_readable:
-                _log.exception("the tree cannot be read for the metrics; not said again until it can")
-            self._is_readable = False
-        else:
-            self._is_readable = True
-            yield from self._gauges(state)
-        yield GaugeMetricFamily("topicd_tree_readable", "1 when this scrape could read the tree.", self._is_readable)
-
-    def _gauges(self, state: TreeState) -> Iterable[GaugeMetricFamily]:
-        jobs = dict.fromkeys((*self._stages, "failed", "held", "done"), 0) | dict(state.jobs)
-        oldest_s = dict.fromkeys(self._stages, 0.0) | dict(state.oldest_s)
-        yield _family("topicd_jobs", "Jobs in each directory.", "stage", jobs)
-        yield _family("topicd_oldest_job_seconds", "Age of a stage's oldest job; 0: none.", "stage", oldest_s)
-        yield GaugeMetricFamily("topicd_free_bytes", "Free on the spool's file system.", state.free_bytes)
-
-
-def _family(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for of, value in values.items():
-        family.add_metric([of], value)
-    return family
 
 
 def _number(event: Event, field: str) -> float | None:

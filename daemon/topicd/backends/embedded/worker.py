@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
@@ -26,6 +27,14 @@ _CHUNK_BYTES: Final = 64 * 1024
 _ERRORS: Final[dict[str, type[TopicdError]]] = {
     kind.__name__: kind for kind in (RetryLater, Unavailable, Rejected, Unusable, StorageTrouble)
 }
+
+
+_children: "Final[weakref.WeakSet[_Child]]" = weakref.WeakSet()
+
+
+def count() -> int:
+    """Return how many worker processes live, of any backend in this process."""
+    return sum(child.alive for child in tuple(_children))
 
 
 class Worker:
@@ -152,6 +161,7 @@ class _Child:
         self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
         self._stderr_tail = bytearray()
         self._draining = asyncio.create_task(self._drain(process.stderr))
+        _children.add(self)
 
     @classmethod
     async def spawn(cls, target: str) -> "_Child":
