@@ -1,5 +1,6 @@
 """The metrics of a real daemon that has worked: each is there, and those of what it did have counted it."""
 
+import contextlib
 import http.client
 from pathlib import Path
 
@@ -11,9 +12,9 @@ TOPIC = "---\nscenes: 2\n---\n# Tides\n\nThe Moon pulls on the sea.\n"
 
 
 def scraped(port: int) -> dict[str, float]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/metrics")
-    families = text_string_to_metric_families(connection.getresponse().read().decode())
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", "/metrics")
+        families = [*text_string_to_metric_families(connection.getresponse().read().decode())]
     return {
         sample.name + "".join(f" {k}={v}" for k, v in sorted(sample.labels.items())): sample.value
         for family in families
