@@ -33,6 +33,10 @@ install: .venv/installed ## install topicd with the embedded backends into .venv
 env-example: .venv/installed ## write .env.example anew from the settings
 	$(BIN)/python -c 'from topicd.settings import example; print(example(), end="")' > .env.example
 
+.PHONY: reference
+reference: .venv/installed ## write the tables of events and metrics, and journald's catalogue, anew
+	$(BIN)/python scripts/reference.py
+
 # === RUN ===
 
 .PHONY: demo

@@ -137,8 +137,8 @@ class Settings(ServerSettings):
         "127.0.0.1", min_length=1, max_length=255, description="address that /metrics, /healthz and /readyz listen on"
     )
     metrics_port: int = Field(9469, ge=0, le=65_535, description="their port; 0: any free one")
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="auto (text on a terminal, else json), json, or text"
+    log_format: Literal["auto", "json", "text", "journal"] = Field(
+        "auto", description="auto (journal under systemd, text on a terminal, else json), json, text or journal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
 

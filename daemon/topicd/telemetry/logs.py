@@ -1,4 +1,4 @@
-"""The log: one line an event, JSON for machines, text for a terminal.
+"""The log: one line an event, JSON for machines, text for a terminal, fields for journald.
 
 Owns the root logger's handler and the form of a line. Promises that a line is one line whatever characters a
 file name holds, that every JSON line is an object that any parser takes, that libraries' warnings and
@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -21,8 +22,9 @@ from typing import Final, Literal, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from topicd.telemetry.events import TRACEBACK_CHARS_MAX, Event, rfc3339
+from topicd.telemetry.journal import JournalHandler, is_journal
 
-Format = Literal["auto", "json", "text"]
+Format = Literal["auto", "json", "text", "journal"]
 
 STRING_CHARS_MAX: Final = TRACEBACK_CHARS_MAX
 ITEMS_MAX: Final = 100
@@ -43,7 +45,7 @@ def configure(*, format: Format, level: str, stream: TextIO | None = None) -> No
     """Send this process's log to one stream; calling it again replaces what it set before.
 
     Args:
-        format: `auto` is text on a terminal, else JSON.
+        format: `auto` is the journal where the stream leads there, text on a terminal, else JSON.
         level: `debug`, `info`, `warning` or `error`; of libraries, warnings and worse are shown at most.
         stream: where to, standard error unless told.
 
@@ -55,9 +57,11 @@ def configure(*, format: Format, level: str, stream: TextIO | None = None) -> No
     own.setLevel(level.upper())
     root = logging.getLogger()
     root.setLevel(max(own.level, logging.WARNING))
-    for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+    for old in [handler for handler in root.handlers if isinstance(handler, _Handler | JournalHandler)]:
         root.removeHandler(old)
-    root.addHandler(_Handler(stream, _formatter(format, stream)))
+        if isinstance(old, JournalHandler):
+            old.close()
+    root.addHandler(_handler(format, stream))
     logging.captureWarnings(capture=True)
 
 
@@ -120,6 +124,21 @@ class _Handler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
         super().__init__(stream)
         self.setFormatter(formatter)
+
+
+def _handler(wanted: Format, stream: TextIO) -> logging.Handler:
+    own = _Handler(stream, _formatter(wanted, stream))
+    if wanted == "journal" or (wanted == "auto" and is_journal(stream)):
+        return JournalHandler(_shaped, own)
+    return own
+
+
+def _shaped(record: logging.LogRecord) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    record = _settled(record)
+    told = _fields(record)
+    if record.exc_info and "traceback" not in told:
+        told = {**told, "traceback": "".join(traceback.format_exception(*record.exc_info))}
+    return _head(record), told
 
 
 def _formatter(wanted: Format, stream: TextIO) -> logging.Formatter:
