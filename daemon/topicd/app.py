@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from topicd import __version__, build
+from topicd import __version__, build, showing
 from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
 from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
@@ -202,7 +202,8 @@ class App:
 
     @contextlib.asynccontextmanager
     async def _web(self) -> AsyncIterator[int]:
-        from topicd.web.server import WebServer  # noqa: PLC0415 - aiohttp; no verb of the command line needs it
+        from topicd.web.pages import Pages  # noqa: PLC0415 - aiohttp; no verb of the command line needs it
+        from topicd.web.server import WebServer  # noqa: PLC0415 - as above
 
         server = WebServer(
             host=self._settings.metrics_host,
@@ -210,6 +211,7 @@ class App:
             metrics=self._metrics,
             health=self._health,
             ready=self._ready,
+            pages=Pages(showing.shown(self._spool, self._store, self._ready)),
         )
         port = await server.start()
         try:

@@ -79,11 +79,12 @@ def ask(holder: Mapping[str, object]) -> Told:
     with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(body)
         if isinstance(said, dict) and isinstance(said.get("why"), list):
-            return _told(said)
+            return told(said)
     return Told({"ok": False, "why": ["the daemon's answer cannot be read"]})
 
 
-def _told(said: Json) -> Told:
+def told(said: Json) -> Told:
+    """Return what is believed of a daemon's answer."""
     return Told(
         ready={"ok": said.get("ok") is True, "why": [str(why) for why in said["why"]]},
         watcher=_shaped(said.get("watcher"), _WATCHER),

@@ -7,10 +7,13 @@ daemon down and never disagrees with `ls`.
 
 import contextlib
 import heapq
+import math
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from topicd import __version__, readiness
@@ -20,13 +23,15 @@ from topicd.errors import TopicdError
 from topicd.intake import look
 from topicd.job import Job, Scenes, Trouble
 from topicd.spool import DONE, Found, Spool
-from topicd.states import Aside, Stage
+from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 from topicd.telemetry.events import rfc3339
 from topicd.workspace import Workspace, read_limited, stage_of
 
 LISTED_MAX: Final = 20
 FETCHING: Final = "voice_fetching"
+TITLE_PICTURE: Final = "images/title.png"
+FIRST_PICTURE: Final = "images/001.png"
 GB_BYTES: Final = 1_000_000_000
 Json = dict[str, Any]
 
@@ -37,9 +42,7 @@ def progress(found: Found, space: Workspace) -> Json:
     if found.place == Stage.SCRIPTS:
         return {"unit": "script", "n": int(files.SCENES in paths), "of": 1}
     with contextlib.suppress(OSError, TopicdError):
-        count = len(
-            files.decode(Scenes, read_limited(found.path / files.SCENES, files.JSON_BYTES_MAX), files.SCENES).scenes
-        )
+        count = len(_scenes(found.path).scenes)
         ending, of = (".wav", count) if found.place == Stage.AUDIO else (".png", count + 1)
         folder = f"{Stage.AUDIO if found.place == Stage.AUDIO else Stage.IMAGES}/"
         return {
@@ -59,6 +62,18 @@ def _seconds(space: Workspace) -> dict[str, float]:
     return seconds
 
 
+def _left(line: Json, space: Workspace) -> float | None:
+    """Return about how long a job's stage takes still, from its finished units; None when nothing tells."""
+    if line["state"] != "working" or not line["n"]:
+        return None
+    n, of = int(line["n"]), int(line["of"])
+    return round((of - n) * _seconds(space).get(line["stage"], 0.0) / n, 1)
+
+
+def _scenes(path: Path) -> Scenes:
+    return files.decode(Scenes, read_limited(path / files.SCENES, files.JSON_BYTES_MAX), files.SCENES)
+
+
 class Report:
     """Reads the home for a person or a program."""
 
@@ -66,10 +81,14 @@ class Report:
         self._spool = spool
         self._store = store
 
-    def status(self) -> Json:
-        """Return everything `topicd status --json` prints."""
+    def status(self, told: readiness.Told | None = None) -> Json:
+        """Return everything `topicd status --json` prints.
+
+        Args:
+            told: what the daemon says of itself; None: it is asked.
+        """
         holder = self._store.holder()
-        told = readiness.ask(holder) if holder else readiness.Told()
+        told = told or (readiness.ask(holder) if holder else readiness.Told())
         return {
             "version": __version__,
             "home": str(self._spool.home.absolute()),
@@ -109,6 +128,42 @@ class Report:
             shown["seconds"] = _seconds(space)
         return shown
 
+    def at(self, name: str) -> Found | None:
+        """Return where the job of exactly this id is; None where it is not. The id must be a plain name."""
+        for place in (*SPOOL_PLACES, DONE):
+            path = self._spool.place(place) / name
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(path.lstat().st_mode):
+                    return Found(place, name, path)
+        return None
+
+    def story(self, found: Found) -> Json:
+        """Return what a job tells: `title`, `language`, `scenes` (narration, picture), its `files` by path."""
+        told: Json = {"title": "", "language": "", "scenes": [], "files": []}
+        with contextlib.suppress(OSError, TopicdError):
+            scenes = _scenes(found.path)
+            told |= {"title": scenes.title, "language": scenes.language}
+            told["scenes"] = [asdict(scene) for scene in scenes.scenes]
+        with contextlib.suppress(TopicdError):
+            told["files"] = [product.path for product in Workspace(found.path, self._store.durable).manifest.products]
+        return told
+
+    def gallery(self, page: int, per_page: int) -> Json:
+        """Return a page of the finished jobs, the newest first: `page`, `pages`, and `jobs` with title and picture."""
+        names = self._spool.ids(DONE)[::-1]
+        pages = max(1, math.ceil(len(names) / per_page))
+        page = min(max(page, 1), pages)
+        shown = names[(page - 1) * per_page : page * per_page]
+        return {"page": page, "pages": pages, "jobs": [self._finished(name) for name in shown]}
+
+    def _finished(self, name: str) -> Json:
+        path = self._spool.place(DONE) / name
+        title = ""
+        with contextlib.suppress(OSError, TopicdError):
+            title = _scenes(path).title
+        picture = next((each for each in (TITLE_PICTURE, FIRST_PICTURE) if (path / each).is_file()), "")
+        return {"job": name, "title": title or name, "picture": picture}
+
     def _downloads(self, job: Job | TopicdError) -> list[Json]:
         """Return what is being fetched, if the job waits for such a thing."""
         holder = self._store.holder()
@@ -140,13 +195,16 @@ class Report:
             "of": 0,
             "error": None,
             "next_try": "",
+            "seconds_left": None,
         }
         if isinstance(job, Job):
             line |= {"source": job.source, "state": self._state(found, job, holder), "error": None}
             if job.last_error:
                 line |= {"error": job.last_error.message, "next_try": job.last_error.next_try}
         with contextlib.suppress(TopicdError):
-            line |= progress(found, Workspace(found.path, self._store.durable))
+            space = Workspace(found.path, self._store.durable)
+            line |= progress(found, space)
+            line["seconds_left"] = _left(line, space)
         return line
 
     def _state(self, found: Found, job: Job, holder: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""The small web server: `/metrics`, `/healthz`, `/readyz`, and a line that names them.
+"""The small web server: `/metrics`, `/healthz`, `/readyz`, and the pages that people look at.
 
 Owns one listening address on the daemon's own loop. Promises to answer only GET and HEAD, to change nothing,
 to keep the reading of the tree off the loop, and to bound what clients can hold: line, headers, connections,
@@ -19,6 +19,7 @@ from aiohttp import web
 from topicd.errors import Unusable
 from topicd.telemetry.metrics import CONTENT_TYPE, Metrics
 from topicd.web import Health
+from topicd.web.pages import Pages
 
 LINE_BYTES_MAX: Final = 2_048
 HEADER_BYTES_MAX: Final = 4_096
@@ -31,7 +32,6 @@ SCRAPE_TIMEOUT_S: Final = 8.0
 STOP_TIMEOUT_S: Final = 2.0
 
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "topicd"}
-_INDEX: Final = "topicd: /metrics /healthz /readyz\n"
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +44,7 @@ class WebServer:
         metrics: rendered anew for each scrape, in a thread of its own.
         health: whether the process works; asked on the loop, so it must not wait for anything.
         ready: whether jobs are taken; likewise.
+        pages: what people look at; None: nothing.
         keep_alive_s: seconds after which a connection without a whole request is closed.
         scrape_timeout_s: seconds after which a scrape is given up.
     """
@@ -56,6 +57,7 @@ class WebServer:
         metrics: Metrics,
         health: Callable[[], Health],
         ready: Callable[[], Health],
+        pages: Pages | None = None,
         keep_alive_s: float = KEEP_ALIVE_S,
         scrape_timeout_s: float = SCRAPE_TIMEOUT_S,
     ) -> None:
@@ -64,6 +66,7 @@ class WebServer:
         self._metrics = metrics
         self._health = health
         self._ready = ready
+        self._pages = pages
         self._keep_alive_s = keep_alive_s
         self._scrape_timeout_s = scrape_timeout_s
         self._reported: set[str] = set()
@@ -107,6 +110,8 @@ class WebServer:
         """Stop listening and close every connection. Safe to call twice, or before `start`."""
         if self._listener:
             self._listener.close()
+        if self._pages:
+            await self._pages.aclose()
         if self._runner:
             await self._runner.cleanup()
         if self._scraper:
@@ -134,27 +139,27 @@ class WebServer:
             hint="Check TOPICD_METRICS_HOST and TOPICD_METRICS_PORT.",
         )
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD"}:
             return _page("only GET and HEAD\n", status=405, Allow="GET, HEAD")
         try:
-            return await self._page_at(request.path)
+            return await self._page_at(request)
         except Exception:  # noqa: BLE001 - a bug in a callback is answered and told, once
             if request.path not in self._reported:
                 self._reported.add(request.path)
                 _log.exception("a bug in answering %s; not said again", request.path)
             return _page("a bug; see the log\n", status=500)
 
-    async def _page_at(self, path: str) -> web.Response:
-        match path:
-            case "/":
-                return _page(_INDEX)
+    async def _page_at(self, request: web.BaseRequest) -> web.StreamResponse:
+        match request.path:
             case "/metrics":
                 return await self._scrape()
             case "/healthz":
                 return _told(self._health())
             case "/readyz":
                 return _told(self._ready())
+            case _ if self._pages:
+                return await self._pages.answer(request)
             case _:
                 return _page("no such page\n", status=404)
 
