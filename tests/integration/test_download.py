@@ -138,6 +138,14 @@ async def test_another_file_by_that_name_is_told_and_left(rig: Rig, server: File
     assert rig.target.read_bytes() == OTHER
 
 
+@pytest.mark.parametrize("digest", ["", DIGEST])
+async def test_what_is_no_file_is_never_taken_for_it(rig: Rig, server: FileServer, digest: str) -> None:
+    rig.target.mkdir()
+    with pytest.raises(Unusable, match="another file"):
+        await rig.fetch(server, digest=digest)
+    assert server.asked == []
+
+
 async def test_a_cut_is_gone_on_with(rig: Rig, server: FileServer) -> None:
     server.wrongs = [less(len(DATA) - HALF)]
     assert await rig.fetch(server) == DATA
@@ -254,6 +262,23 @@ async def test_a_body_without_length_and_digest_is_refused(rig: Rig, server: Fil
     with pytest.raises(Unusable, match="how long"):
         await rig.fetch(server)
     assert "voice.onnx" not in rig.left()
+
+
+@pytest.mark.parametrize(
+    "length",
+    [f"+{len(DATA)}", f"{len(DATA):_}", f"{len(DATA):030}", f"{len(DATA)}\r\nContent-Length: {HALF}"],
+    ids=["sign", "underscores", "zeros", "two"],
+)
+async def test_a_length_that_is_none_makes_no_cut_body_whole(rig: Rig, server: FileServer, length: str) -> None:
+    server.always = lambda _, reply: reply._replace(headers={"Content-Length": length}, body=DATA[:HALF])
+    with pytest.raises(Unusable, match="how long"):
+        await rig.fetch(server)
+    assert "voice.onnx" not in rig.left()
+
+
+async def test_a_length_that_is_said_twice_is_one(rig: Rig, server: FileServer) -> None:
+    server.always = saying(content_length=f"{len(DATA)}\r\nContent-Length: {len(DATA)}")
+    assert await rig.fetch(server) == DATA
 
 
 async def test_garbage_behind_the_end_is_not_taken(rig: Rig, server: FileServer) -> None:
@@ -426,10 +451,13 @@ async def test_killed_at_any_byte_the_next_one_goes_on(rig: Rig, server: FileSer
     assert rig.left() == {"voice.onnx"}
 
 
-def test_what_is_no_address_is_told(target: Path) -> None:
+def test_what_cannot_be_asked_for_is_told(target: Path) -> None:
     for url in ("", "ftp://a/b", "http://", "http://a:b/", "https://a/\n", "http://a b/"):
         with pytest.raises(Unusable, match="not an http"):
             File(target, [url])
+    for name in ("a.part", "a.part.json"):
+        with pytest.raises(Unusable, match="on its way"):
+            File(target.with_name(name), ["http://a/b"])
     for digest in ("sha256:", "sha1:" + "0" * 40, "sha256:" + "G" * 64, "0" * 64):
         with pytest.raises(Unusable, match="digest"):
             File(target, ["http://a/b"], digest)

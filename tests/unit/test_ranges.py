@@ -7,6 +7,9 @@ from topicd.errors import RetryLater
 
 FROM_10 = Wanted(10, '"a"', 100)
 DATE = "Mon, 01 Jan 2024 10:00:00 GMT"
+LATER = "Mon, 01 Jan 2024 10:00:01 GMT"
+DATED = Wanted(10, DATE, 100)
+REST = {"content-range": "bytes 10-99/100"}
 
 
 def test_what_is_asked_for() -> None:
@@ -27,6 +30,9 @@ def test_what_is_asked_for() -> None:
         (FROM_10, 206, {"content-range": "bytes 10-99/100"}, Append(90, 100)),
         (FROM_10, 206, {"content-range": "bytes 10-19/100", "content-length": "10"}, Append(10, 100)),
         (FROM_10, 206, {"content-range": "bytes 10-99/100", "etag": '"a"'}, Append(90, 100)),
+        (FROM_10, 206, {**REST, "etag": 'W/"a"'}, Append(90, 100)),
+        (FROM_10, 206, {**REST, "last-modified": LATER}, Append(90, 100)),
+        (DATED, 206, {**REST, "last-modified": DATE}, Append(90, 100)),
         (Wanted(10), 206, {"content-range": "bytes 10-99/*"}, Append(90, None)),
         (Wanted(10, "", 10), 416, {"content-range": "bytes */10"}, Complete()),
         (Wanted(10), 416, {"content-range": "bytes */10"}, Complete()),
@@ -58,6 +64,14 @@ def test_is_meant(wanted: Wanted, status: int, headers: dict[str, str], meant: J
 )
 def test_is_of_no_use(status: int, headers: dict[str, str]) -> None:
     assert isinstance(judge(FROM_10, status, headers), Useless)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "headers"),
+    [(FROM_10, {"etag": 'W/"b"'}), (FROM_10, {"etag": '"a", "b"'}), (DATED, {"last-modified": LATER})],
+)
+def test_a_server_that_ignores_if_range_is_found_out(wanted: Wanted, headers: dict[str, str]) -> None:
+    assert isinstance(judge(wanted, 206, {**REST, **headers}), Useless)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class _Run:
             return False
         self._told.note = "verifies what is there"
         size = target.stat().st_size
-        is_it = self._file.size in (None, size)
+        is_it = target.is_file() and self._file.size in (None, size)
         if is_it and self._file.digest:
             is_it = digest_of(target, self._file.algorithm) == self._file.digest
         if not is_it:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from topicd.backends.part import PART, RECORD
 from topicd.backends.transfer import plain
 from topicd.errors import TopicdError, Unusable
 
@@ -38,12 +39,15 @@ class File:
         """Raise for what cannot be asked for.
 
         Raises:
-            Unusable: an address or the digest is none.
+            Unusable: an address or the digest is none, or the target has the name of another one's part.
         """
         algorithm, _, value = self.digest.partition(":")
         is_hex = len(value) == _DIGESTS.get(algorithm, -1) and set(value) <= set("0123456789abcdef")
         if self.digest and not is_hex:
             raise Unusable("bad_digest", "a digest is none.", hint="write it as sha256:, and 64 digits of 0-9a-f")
+        if self.target.name.endswith((PART, RECORD)):
+            message = f"{self.target.name} is a name for a file on its way."
+            raise Unusable("bad_name", message, hint=f"give it one that does not end in {PART} or {RECORD}")
         for url in self.urls:
             plain(url)
 

@@ -147,9 +147,16 @@ def _part(wanted: Wanted, headers: Mapping[str, str]) -> Judgement:
         return Useless("the lengths that it says do not agree")
     if wanted.total is not None and total != wanted.total:
         return Useless("the file has another length now")
-    if wanted.validator and strong_validator(headers) not in ("", wanted.validator) and "etag" in headers:
+    if _has_changed(wanted, headers):
         return Useless("the file has changed")
     return Append(length, total)
+
+
+def _has_changed(wanted: Wanted, headers: Mapping[str, str]) -> bool:
+    """Tell whether the answer is of another file: some servers and proxies keep to Range, and not to If-Range."""
+    name = "etag" if wanted.validator.startswith('"') else "last-modified"
+    said = headers.get(name, "").strip().removeprefix("W/")
+    return bool(wanted.validator and said) and said != wanted.validator
 
 
 def _unsatisfied(wanted: Wanted, headers: Mapping[str, str]) -> Judgement:

@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from topicd import __version__
 from topicd.backends.classify import after_s_of, classify_exception, classify_status
+from topicd.backends.ranges import length_of
 from topicd.errors import RetryLater, TopicdError, Unusable
 
 BLOCK_BYTES: Final = 262_144
@@ -37,7 +38,7 @@ class Answer:
 
     Attributes:
         status: 200, 206 or 416; 304 where a validator was sent.
-        headers: their names in lower case.
+        headers: their names in lower case; what is said more than once, and not the same, is joined by commas.
         is_framed: whether the end of the body is told from a broken connection.
     """
 
@@ -142,11 +143,14 @@ class Transfer:
 
 
 def _answer(response: http.client.HTTPResponse, server: str, *, is_conditional: bool) -> Answer:
-    headers = {name.lower(): value for name, value in response.getheaders()}
+    said = response.headers
+    headers = {name.lower(): ", ".join(dict.fromkeys(said.get_all(name, ()))) for name in said}
     is_unchanged = is_conditional and response.status == HTTPStatus.NOT_MODIFIED
     if response.status not in _TAKEN and not is_unchanged:
         raise classify_status(response.status, after_s=after_s_of(headers), server=server)
-    return Answer(response.status, headers, response.chunked or response.length is not None, response, server)
+    # http.client takes more for a length than is one, and does not tell when the body ends before it.
+    is_framed = response.chunked or length_of(headers) is not None
+    return Answer(response.status, headers, is_framed, response, server)
 
 
 def _next(at: SplitResult, response: http.client.HTTPResponse, server: str) -> SplitResult:
