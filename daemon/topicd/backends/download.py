@@ -247,10 +247,11 @@ class _Run:
                 self._receive(part, follower, answer, length)
 
     def _begin(self, part: Part, follower: Follower, *, validator: str = "", total: int | None = None) -> None:
+        with contextlib.suppress(TopicdError):  # the follower may be at what is thrown away
+            follower.checkpoint()
         part.begin(plain(self._mirrors[0]), validator=validator, total=total, digest=self._file.digest)
         follower.begin()
-        self._was_resumed = False
-        self._told.have = 0
+        self._was_resumed, self._told.have = False, 0
 
     def _check_size(self, total: int | None) -> None:
         if total is None:
