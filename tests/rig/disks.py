@@ -58,6 +58,11 @@ def tmpfs(target: Path, *, size: str = "16m", inodes: int = 1000) -> Iterator[Pa
         yield target
 
 
+def regrown(target: Path, *, size: str) -> None:
+    """Give a tmpfs another size while it is used."""
+    _tool("mount", "-o", f"remount,size={size}", target, check=True)
+
+
 @contextlib.contextmanager
 def ext4(target: Path, image: Path, *, size_bytes: int = 32 << 20, inodes: int = 1024) -> Iterator[Path]:
     """Mount a journalled ext4 that lives in a file and keeps no blocks back for root."""
