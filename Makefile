@@ -37,6 +37,10 @@ env-example: .venv/installed ## write .env.example anew from the settings
 reference: .venv/installed ## write the tables of events and metrics, and journald's catalogue, anew
 	$(BIN)/python scripts/reference.py
 
+.PHONY: dashboards
+dashboards: .venv/installed ## write Grafana's dashboards anew
+	$(BIN)/python scripts/dashboards.py
+
 .PHONY: screenshots
 screenshots: .venv/installed-dev ## docs/overview.png and docs/job.png, of the daemon that listens on 9469
 	$(BIN)/python scripts/page_screenshots.py http://127.0.0.1:9469
