@@ -42,8 +42,8 @@ dashboards: .venv/installed ## write Grafana's dashboards anew
 	$(BIN)/python scripts/dashboards.py
 
 .PHONY: screenshots
-screenshots: .venv/installed-dev ## docs/overview.png and docs/job.png, of the daemon that listens on 9469
-	$(BIN)/python scripts/page_screenshots.py http://127.0.0.1:9469
+screenshots: .venv/installed-dev ## write docs/overview.png and docs/job.png anew, from a daemon at work
+	$(BIN)/python scripts/page_screenshots.py
 
 # === RUN ===
 

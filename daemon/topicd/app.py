@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from topicd import __version__, build, showing
+from topicd import __version__, build
 from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
 from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
@@ -27,6 +27,7 @@ from topicd.gate import StorageGate
 from topicd.home import Home
 from topicd.intake import Intake
 from topicd.settings import Settings
+from topicd.showing import Showing
 from topicd.spool import DONE
 from topicd.stages.base import OUTCOMES
 from topicd.states import SPOOL_PLACES, Stage
@@ -38,6 +39,7 @@ from topicd.telemetry.sdnotify import notify
 from topicd.threads import offload
 from topicd.watcher import Watched, Watcher
 from topicd.web import Health
+from topicd.web.pulse import Pulse
 
 INPUT: Final = "input"
 DRAINED_LOOK_S: Final = 0.2
@@ -68,7 +70,8 @@ class App:
         home = Home.of(settings, TimedDisk(self._on_fsync), self._on_group)
         self._spool, self._store = home.spool, home.store
         self._metrics = self._made_metrics()
-        self._events = Events([logs.LogSink(), MetricSink(self._metrics)])
+        self._pulse = Pulse()
+        self._events = Events([logs.LogSink(), MetricSink(self._metrics), self._pulse])
         self._gate = StorageGate(
             root=self._spool.root,
             durable=self._store.durable,
@@ -211,13 +214,17 @@ class App:
             metrics=self._metrics,
             health=self._health,
             ready=self._ready,
-            pages=Pages(showing.shown(self._spool, self._store, self._ready)),
+            pages=Pages(self._showing(), self._pulse, self._settings.page_hosts),
         )
         port = await server.start()
         try:
             yield port
         finally:
             await server.stop()
+
+    def _showing(self) -> Showing:
+        makers = {stage: backend.name for stage, backend in self._backends.each().items()}
+        return Showing(self._spool, self._store, self._ready, self._pulse, makers)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -7,9 +7,7 @@ daemon down and never disagrees with `ls`.
 
 import contextlib
 import heapq
-import math
 import os
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -23,15 +21,13 @@ from topicd.errors import TopicdError
 from topicd.intake import look
 from topicd.job import Job, Scenes, Trouble
 from topicd.spool import DONE, Found, Spool
-from topicd.states import SPOOL_PLACES, Aside, Stage
+from topicd.states import Aside, Stage
 from topicd.store import Store
 from topicd.telemetry.events import rfc3339
 from topicd.workspace import Workspace, read_limited, stage_of
 
 LISTED_MAX: Final = 20
 FETCHING: Final = "voice_fetching"
-TITLE_PICTURE: Final = "images/title.png"
-FIRST_PICTURE: Final = "images/001.png"
 GB_BYTES: Final = 1_000_000_000
 Json = dict[str, Any]
 
@@ -42,7 +38,7 @@ def progress(found: Found, space: Workspace) -> Json:
     if found.place == Stage.SCRIPTS:
         return {"unit": "script", "n": int(files.SCENES in paths), "of": 1}
     with contextlib.suppress(OSError, TopicdError):
-        count = len(_scenes(found.path).scenes)
+        count = len(scenes_of(found.path).scenes)
         ending, of = (".wav", count) if found.place == Stage.AUDIO else (".png", count + 1)
         folder = f"{Stage.AUDIO if found.place == Stage.AUDIO else Stage.IMAGES}/"
         return {
@@ -70,7 +66,13 @@ def _left(line: Json, space: Workspace) -> float | None:
     return round((of - n) * _seconds(space).get(line["stage"], 0.0) / n, 1)
 
 
-def _scenes(path: Path) -> Scenes:
+def scenes_of(path: Path) -> Scenes:
+    """Return the script of a job.
+
+    Raises:
+        FileNotFoundError: it has none yet.
+        Damaged: `scenes.json` is not one.
+    """
     return files.decode(Scenes, read_limited(path / files.SCENES, files.JSON_BYTES_MAX), files.SCENES)
 
 
@@ -100,15 +102,20 @@ class Report:
             "warnings": told.warnings,
             "jobs": self._spool.counts(),
             "open": [
-                self._line(Found(stage, name, self._spool.place(stage) / name), holder) for stage, name in self._open()
+                self.line(Found(stage, name, self._spool.place(stage) / name), holder) for stage, name in self._open()
             ],
-            "failed": [self._failure(name) for name in self._spool.ids(Aside.FAILED)[-LISTED_MAX:]],
-            "input": self._input(),
-            "free_bytes": self._free_bytes(),
+            "failed": [self.failure(name) for name in self._spool.ids(Aside.FAILED)[-LISTED_MAX:]],
+            "input": self.input(),
+            "free_bytes": self.free_bytes(),
         }
 
-    def show(self, found: Found) -> Json:
-        """Return everything `topicd show JOB --json` prints."""
+    def show(self, found: Found, told: readiness.Told | None = None) -> Json:
+        """Return everything `topicd show JOB --json` prints.
+
+        Args:
+            found: the job.
+            told: what the daemon says of itself; None: it is asked where the job waits for what is being fetched.
+        """
         job = self._job(found)
         reason = self._spool.read_reason(found.path) if found.place == Aside.FAILED else None
         space = Workspace(found.path, self._store.durable)
@@ -120,49 +127,13 @@ class Report:
                 del shown[inner]
         else:
             shown["damaged"] = job.message
-        shown["downloads"] = self._downloads(job)
+        shown["downloads"] = told.downloads if told else self._downloads(job)
         shown |= {"reason": asdict(reason) if reason else None, "progress": None, "products": [], "seconds": {}}
         with contextlib.suppress(TopicdError):
             shown["progress"] = progress(found, space) if found.place in list(Stage) else None
             shown["products"] = [asdict(product) for product in space.manifest.products]
             shown["seconds"] = _seconds(space)
         return shown
-
-    def at(self, name: str) -> Found | None:
-        """Return where the job of exactly this id is; None where it is not. The id must be a plain name."""
-        for place in (*SPOOL_PLACES, DONE):
-            path = self._spool.place(place) / name
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(path.lstat().st_mode):
-                    return Found(place, name, path)
-        return None
-
-    def story(self, found: Found) -> Json:
-        """Return what a job tells: `title`, `language`, `scenes` (narration, picture), its `files` by path."""
-        told: Json = {"title": "", "language": "", "scenes": [], "files": []}
-        with contextlib.suppress(OSError, TopicdError):
-            scenes = _scenes(found.path)
-            told |= {"title": scenes.title, "language": scenes.language}
-            told["scenes"] = [asdict(scene) for scene in scenes.scenes]
-        with contextlib.suppress(TopicdError):
-            told["files"] = [product.path for product in Workspace(found.path, self._store.durable).manifest.products]
-        return told
-
-    def gallery(self, page: int, per_page: int) -> Json:
-        """Return a page of the finished jobs, the newest first: `page`, `pages`, and `jobs` with title and picture."""
-        names = self._spool.ids(DONE)[::-1]
-        pages = max(1, math.ceil(len(names) / per_page))
-        page = min(max(page, 1), pages)
-        shown = names[(page - 1) * per_page : page * per_page]
-        return {"page": page, "pages": pages, "jobs": [self._finished(name) for name in shown]}
-
-    def _finished(self, name: str) -> Json:
-        path = self._spool.place(DONE) / name
-        title = ""
-        with contextlib.suppress(OSError, TopicdError):
-            title = _scenes(path).title
-        picture = next((each for each in (TITLE_PICTURE, FIRST_PICTURE) if (path / each).is_file()), "")
-        return {"job": name, "title": title or name, "picture": picture}
 
     def _downloads(self, job: Job | TopicdError) -> list[Json]:
         """Return what is being fetched, if the job waits for such a thing."""
@@ -183,7 +154,8 @@ class Report:
         except OSError as error:
             return TopicdError("job_gone", f"cannot be read: {error.strerror}")
 
-    def _line(self, found: Found, holder: Mapping[str, object]) -> Json:
+    def line(self, found: Found, holder: Mapping[str, object]) -> Json:
+        """Return what `status` says of an open job; `holder` is who has the home."""
         job = self._job(found)
         line: Json = {
             "job": found.id,
@@ -194,13 +166,15 @@ class Report:
             "n": 0,
             "of": 0,
             "error": None,
+            "hint": "",
             "next_try": "",
             "seconds_left": None,
         }
         if isinstance(job, Job):
             line |= {"source": job.source, "state": self._state(found, job, holder), "error": None}
             if job.last_error:
-                line |= {"error": job.last_error.message, "next_try": job.last_error.next_try}
+                line |= {key: getattr(job.last_error, key) for key in ("hint", "next_try")}
+                line["error"] = job.last_error.message
         with contextlib.suppress(TopicdError):
             space = Workspace(found.path, self._store.durable)
             line |= progress(found, space)
@@ -215,19 +189,22 @@ class Report:
             return "working"
         return "deferred" if job.not_before_s > time.time() else "waiting"
 
-    def _failure(self, name: str) -> Json:
+    def failure(self, name: str) -> Json:
+        """Return why a job in failed/ is there."""
         path = self._spool.place(Aside.FAILED) / name
         reason = self._spool.read_reason(path)
         reason = reason or Trouble("", "", "", "reason_missing", "reason.json is missing", "look at the job's folder")
         return {"job": name, **asdict(reason)}
 
-    def _free_bytes(self) -> int | None:
+    def free_bytes(self) -> int | None:
+        """Return what is free on the home's file system; None when there is no home yet."""
         try:
             return free_bytes(self._spool.home)
         except OSError:
-            return None  # a home that is not there yet
+            return None
 
-    def _input(self) -> Json:
+    def input(self) -> Json:
+        """Return what waits in input/, and what is left alone there."""
         try:
             topics, ignored = look(self._spool.input)
         except OSError as error:

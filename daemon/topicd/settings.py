@@ -16,21 +16,30 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from topicd.errors import Unusable
 from topicd.secret_files import SecretFiles
-from topicd.settings_servers import Language, OptionalPath, ServerSettings, Urls
+from topicd.settings_servers import Language, OptionalPath, ServerSettings, Urls, listed
 
 PREFIX = "TOPICD_"
 ENV_FILE = Path(".env")
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 VALUE_CHARS_MAX = 100
+HOSTS_MAX = 32
 VOICES_URL = "https://huggingface.co/rhasspy/piper-voices/resolve/main"
 
 
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(listed), Field(max_length=HOSTS_MAX)]
 BackendName = Annotated[str, Field(pattern=r"^(auto|[a-z0-9]+|[\w.]+:\w+)$")]
 
 
@@ -134,9 +143,15 @@ class Settings(ServerSettings):
     stop_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds that work in hand has to stop in")
 
     metrics_host: str = Field(
-        "127.0.0.1", min_length=1, max_length=255, description="address that /metrics, /healthz and /readyz listen on"
+        "127.0.0.1",
+        min_length=1,
+        max_length=255,
+        description="address that the page, /metrics, /healthz and /readyz listen on",
     )
     metrics_port: int = Field(9469, ge=0, le=65_535, description="their port; 0: any free one")
+    page_hosts: HostNames = Field(
+        (), description="names by which a browser may ask for the page, such as topicd.example.org; with commas"
+    )
     log_format: Literal["auto", "json", "text", "journal"] = Field(
         "auto", description="auto (journal under systemd, text on a terminal, else json), json, text or journal"
     )

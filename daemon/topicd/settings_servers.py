@@ -19,7 +19,8 @@ RATE_PATTERN: Final = r"^([1-9]\d{0,3} ?/ ?(s|min|h|d))?$"
 _LANGUAGE_PATTERN: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
+    """Return what is parted by commas as a tuple."""
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
@@ -72,7 +73,7 @@ def _empty_is_none(value: object) -> object:
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/,]+[^\s,]*$", max_length=500)]
-Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed), Field(max_length=SERVERS_MAX)]
+Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(listed), Field(max_length=SERVERS_MAX)]
 Language = Annotated[str, Field(pattern=_LANGUAGE_PATTERN)]
 Voice = Annotated[str, Field(max_length=100)]
 Voices = Annotated[Mapping[Language, Voice], NoDecode, BeforeValidator(_mapped), Field(max_length=100)]

@@ -1,5 +1,6 @@
 """The daemon's pages in a real browser: live, playable, usable by keyboard, by whoever listens, on a phone."""
 
+import re
 import shutil
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Response, sync_playwright
 
 from rig.daemon import FAKES, QUICK, Daemon, Home, load, running, until
 from rig.tree import failed, finished
@@ -42,8 +43,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path, {**FAKES, **QUICK})
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
+    """A home; its parameter is how long a unit takes, seconds."""
+    made = Home(tmp_path, {**FAKES, **QUICK, "FAKE_SECONDS": getattr(request, "param", "0.05")})
     finished(made.output, DONE, sound_s=8)
     failed(made.spool / "failed", FAILED, HOSTILE, source=HOSTILE)
     return made
@@ -82,37 +84,100 @@ def opened(browser: Browser, url: str) -> Iterator[Opened]:
     assert not made.complaints
 
 
+def words(page: Page, selector: str) -> str:
+    return " ".join(page.inner_text(selector).split())
+
+
 def test_it_is_live_without_a_reload(home: Home, opened: Opened, url: str) -> None:
-    opened.page.goto(url)
-    until(lambda: opened.page.inner_text("#live") == "live", "it is connected")
-    opened.page.evaluate("window.unchanged = true")
-    home.drop("rivers.md", TOPIC)
-    until(lambda: "2 Finished" in " ".join(opened.page.inner_text(".counts").split()), "the job is seen to be finished")
-    assert opened.page.evaluate("window.unchanged"), "the page was not loaded anew"
-
-
-def test_it_says_when_it_is_not_connected(daemon: Daemon, browser: Browser, url: str) -> None:
-    page = browser.new_page()
+    page = opened.page
     page.goto(url)
     until(lambda: page.inner_text("#live") == "live", "it is connected")
-    daemon.stop()
+    assert words(page, "h1") == "Nothing to do"
+    page.evaluate("window.unchanged = true")
+    home.drop("rivers.md", TOPIC)
+    until(lambda: "Rivers" in words(page, "#lanes"), "the job is seen in work")
+    until(lambda: "Finished 2" in words(page, "#tiles"), "the job is seen to be finished")
+    assert page.evaluate("window.unchanged"), "the page was not loaded anew"
+    assert "1 finished" in words(page, ".hour")
+
+
+@pytest.mark.parametrize("home", ["1"], indirect=True)
+def test_what_is_in_work_shows_its_units(home: Home, opened: Opened, url: str) -> None:
+    page = opened.page
+    page.goto(url)
+    home.drop("rivers.md", TOPIC)
+    until(lambda: re.search(r"in work · 1 of 2( · .* left)?", words(page, "#lanes")), "units and time left")
+    bar = page.get_by_role("progressbar", name="Rivers: units made")
+    until(lambda: bar.count() and bar.get_attribute("value") == "1", "the bar")
+    page.get_by_role("link", name="Rivers").click()
+    until(lambda: "1 of 3" in words(page, "#steps"), "the job's own page follows")
+    until(lambda: "finished" in words(page, "#headline"), "until it is finished")
+    assert page.locator("#listen audio").count() == 1
+    assert page.get_by_role("button", name="Scene 2").count() == 1
+
+
+def test_it_says_when_it_is_not_connected_and_comes_back_by_itself(home: Home, browser: Browser) -> None:
+    with running(home):
+        port = load(home.spool / ".lock")["port"]
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}")
+        until(lambda: page.inner_text("#live") == "live", "it is connected")
     until(lambda: "Not connected" in page.inner_text("#live"), "it says so")
+    with running(home, TOPICD_METRICS_PORT=str(port)):
+        until(lambda: page.inner_text("#live") == "live", "it is connected again")
     page.close()
 
 
-def test_a_job_plays_with_captions_and_can_be_sought(opened: Opened, url: str) -> None:
+def test_a_page_that_is_not_looked_at_does_not_keep_the_daemon_awake(opened: Opened, url: str) -> None:
+    page = opened.page
+    page.goto(url)
+    until(lambda: page.inner_text("#live") == "live", "it is connected")
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    page.evaluate(hide % "true" + "document.dispatchEvent(new Event('visibilitychange')); void 0")
+    assert page.evaluate("source === null")
+    page.evaluate(hide % "false" + "document.dispatchEvent(new Event('visibilitychange')); void 0")
+    until(lambda: page.evaluate("source?.readyState === EventSource.OPEN"), "it looks again")
+
+
+def test_a_job_plays_with_captions_and_pictures_in_step(opened: Opened, url: str) -> None:
     page = opened.page
     page.goto(f"{url}/gallery")
-    page.click(".cards a")
-    until(lambda: page.evaluate("document.querySelector('video').readyState >= 1"), "the sound is there")
-    assert 7.9 < page.evaluate("document.querySelector('video').duration") < 8.1
-    page.evaluate("const video = document.querySelector('video'); video.currentTime = 6; video.play()")
-    until(lambda: page.evaluate("document.querySelector('video').currentTime > 6.2"), "it plays from there")
-    assert page.evaluate("document.querySelector('video').textTracks[0].mode") == "showing"
-    assert page.evaluate("document.querySelector('video').textTracks[0].cues.length") == 1
-    until(
-        lambda: page.evaluate("[...document.images].every((each) => each.naturalWidth > 0)"), "the pictures are there"
-    )
+    page.get_by_role("link", name="Tides").click()
+    audio = "document.querySelector('#listen audio')"
+    until(lambda: page.evaluate(f"{audio}.readyState >= 1"), "the sound is there")
+    assert 7.9 < page.evaluate(f"{audio}.duration") < 8.1
+    page.evaluate(f"{audio}.currentTime = 1; {audio}.play(); void 0")
+    until(lambda: words(page, ".caption") == "The sea rises.", "the caption is shown")
+    until(lambda: page.get_attribute(".stage img.shown:last-of-type", "src", timeout=5_000), "a picture is shown")
+    until(lambda: "images/001.png" in (page.get_attribute(".stage img:last-of-type", "src") or ""), "the scene's")
+    assert page.locator(".scenes [aria-current]").count() == 1
+    toggle = page.get_by_role("button", name="Captions")
+    toggle.click()
+    assert page.locator(".caption").is_hidden()
+    assert toggle.get_attribute("aria-pressed") == "false"
+    page.evaluate(f"{audio}.currentTime = 6; void 0")
+    until(lambda: page.evaluate(f"{audio}.currentTime > 6.2"), "it plays from there")
+    page.get_by_role("button", name="Scene 1").press("Enter")
+    until(lambda: page.evaluate(f"{audio}.currentTime < 3"), "it goes to the scene")
+    pictures = "[...document.images].every((each) => each.naturalWidth > 0)"
+    until(lambda: page.evaluate(pictures), "the pictures are there")
+
+
+def test_seeking_asks_for_a_part_only(browser: Browser, url: str) -> None:
+    page = browser.new_page()
+    parts = list[tuple[str | None, int]]()
+
+    def note(response: Response) -> None:
+        if response.url.endswith("audio.wav"):
+            parts.append((response.request.headers.get("range"), response.status))
+
+    page.on("response", note)
+    page.goto(f"{url}/jobs/{DONE}")
+    until(lambda: page.evaluate("document.querySelector('audio').readyState >= 1"), "the sound is there")
+    assert parts
+    assert {status for _, status in parts} == {206}
+    assert page.evaluate("document.querySelector('audio').seekable.end(0)") > 7.9
+    page.close()
 
 
 def test_the_keyboard_reaches_everything(opened: Opened, url: str) -> None:
@@ -127,6 +192,14 @@ def test_the_keyboard_reaches_everything(opened: Opened, url: str) -> None:
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.getAttribute('href') ?? ''").partition("?")[0])
     assert f"/jobs/{FAILED}" in reached
+    page.focus(f"#to-{FAILED}")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/jobs/{FAILED}")
+    assert f"topicd retry {FAILED}" in words(page, "#trouble")
+    page.goto(f"{url}/jobs/{DONE}")
+    page.focus("#listen audio")
+    page.keyboard.press("Space")
+    until(lambda: page.evaluate("!document.querySelector('audio').paused"), "it plays")
 
 
 def test_what_is_held_by_the_keyboard_stays_held_when_the_page_changes(home: Home, opened: Opened, url: str) -> None:
@@ -136,6 +209,32 @@ def test_what_is_held_by_the_keyboard_stays_held_when_the_page_changes(home: Hom
     failed(home.spool / "failed", "20261127-100002-000000-worse", "Worse.")
     until(lambda: page.query_selector("#to-20261127-100002-000000-worse"), "the new one is shown")
     assert page.evaluate("document.activeElement.id") == f"to-{FAILED}"
+
+
+def test_who_listens_hears_what_changed_and_no_more(home: Home, opened: Opened, url: str) -> None:
+    page = opened.page
+    page.goto(url)
+    until(lambda: page.inner_text("#live") == "live", "it is connected")
+    assert page.get_by_role("status").text_content() == "", "nothing is said at first"
+    page.evaluate(
+        "window.heard = []; new MutationObserver(() => heard.push(said.textContent))"
+        ".observe(said, {childList: true}); void 0"
+    )
+    for number in range(3):
+        home.drop(f"rivers-{number}.md", TOPIC)
+    until(lambda: "Finished 4" in words(page, "#tiles"), "all are finished")
+    assert len(page.evaluate("heard")) == 1
+    assert "in work" in page.evaluate("heard")[0]
+
+
+def test_the_command_can_be_copied(browser: Browser, url: str) -> None:
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(f"{url}/jobs/{FAILED}")
+    page.get_by_role("button", name="Copy").click()
+    until(lambda: page.get_by_role("status").text_content() == "Copied", "it is said")
+    assert page.evaluate("navigator.clipboard.readText()") == f"topicd retry {FAILED}"
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -155,9 +254,10 @@ def test_nothing_keeps_it_from_people(browser: Browser, url: str, scheme: str, l
 @pytest.mark.parametrize("width", [320, 360, 768])
 def test_it_fits_a_phone(browser: Browser, url: str, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 700})
-    for path in ("/", "/gallery", f"/jobs/{DONE}", f"/jobs/{FAILED}"):
-        page.goto(f"{url}{path}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    for path in ("/", "/gallery", f"/jobs/{DONE}", f"/jobs/{FAILED}", "/none"):
+        for language in ("en", "pt"):
+            page.goto(f"{url}{path}?lang={language}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.close()
 
 
@@ -165,7 +265,12 @@ def test_it_makes_sense_without_its_script(browser: Browser, url: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(url)
-    assert "1 Finished" in " ".join(page.inner_text(".counts").split())
+    assert "Finished 1" in words(page, "#tiles")
+    assert page.locator("#live").is_hidden()
+    page.goto(f"{url}/jobs/{DONE}")
+    assert page.locator("audio").is_visible()
+    assert page.get_by_role("button").count() == 0
+    assert all(image.is_visible() for image in page.locator("img").all())
     context.close()
 
 
@@ -183,5 +288,6 @@ def test_a_gallery_of_many_is_soon_there(browser: Browser, tmp_path: Path) -> No
         took_s = time.monotonic() - began
         sys.stdout.write(f"first paint of a gallery of {MANY} after {painted_ms:.0f} ms, {took_s:.2f} s in all\n")
         assert painted_ms / 1000 < FIRST_PAINT_S_MAX
-        assert f"of {-(-MANY // 24)}" in page.inner_text(".pages")
+        assert f"Page 1 of {-(-MANY // 24)}" in page.inner_text(".pages")
+        assert "10,000 finished folders" in page.inner_text("#headline")
         page.close()

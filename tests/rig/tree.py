@@ -4,6 +4,7 @@ Owns their shape. Promises what the store itself would have written, as far as a
 """
 
 import io
+import json
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def finished(
     keep("script.md", f"# {title}\n\n{words}\n".encode())
     if sound_s:
         keep("audio.wav", tone(sound_s))
+        keep("timeline.json", json.dumps({"script": "", "starts_s": [0.0], "cues": [[0.0, sound_s, words]]}).encode())
         keep("captions.vtt", f"WEBVTT\n\n00:00.000 --> 00:02.000\n{words}\n".encode())
         for image in ("images/title.png", "images/001.png"):
             keep(image, _picture())
@@ -44,7 +46,7 @@ def failed(folder: Path, name: str, message: str, *, source: str = "tides.md") -
     trouble = Trouble(AT, "scripts", "script", "script_empty", message, hint=f"hint: {message}")
     (path / "job.json").write_bytes(encode(_job(name, source, trouble)))
     (path / "reason.json").write_bytes(encode(trouble))
-    (path / "topic.md").write_text(source)
+    (path / "topic.md").write_bytes(source.encode(errors="surrogateescape"))
     return path
 
 

@@ -1,13 +1,16 @@
 """HTML from values: the one place where text becomes markup.
 
 Owns escaping. Promises that nothing but what `tag` itself made reaches a page unescaped, whatever a name, a topic or a
-server's words hold, and that an attribute is always quoted. Never knows what a page is about.
+server's words hold, that an attribute is always quoted, and that every page can be written as UTF-8. Never knows what a
+page is about.
 """
 
+import re
 from html import escape
 from typing import Final
 
 VOID: Final = frozenset({"img", "link", "meta", "br", "track", "source"})
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):
@@ -17,7 +20,7 @@ class Html(str):
 
 
 Child = str | int | float | None
-Attribute = str | int | bool | None
+Attribute = str | int | float | bool | None
 
 
 def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
@@ -35,12 +38,15 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
 
 def join(*children: Child) -> Html:
     """Return the children one after the other."""
-    return Html(
-        "".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None)
-    )
+    return Html("".join(child if isinstance(child, Html) else _text(child) for child in children if child is not None))
 
 
 def _attribute(name: str, value: Attribute) -> str:
     if value is None or value is False:
         return ""
-    return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
+    return f" {name}" if value is True else f' {name}="{_text(value)}"'
+
+
+def _text(value: Child) -> str:
+    """Return text that is only text; what cannot be shown, such as half of a name that is not UTF-8, is a mark."""
+    return escape(_UNPRINTABLE.sub("\ufffd", str(value)))

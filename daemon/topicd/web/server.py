@@ -144,6 +144,8 @@ class WebServer:
             return _page("only GET and HEAD\n", status=405, Allow="GET, HEAD")
         try:
             return await self._page_at(request)
+        except ConnectionError:
+            raise  # whoever asked has gone, or what is being sent broke off: aiohttp closes the connection
         except Exception:  # noqa: BLE001 - a bug in a callback is answered and told, once
             if request.path not in self._reported:
                 self._reported.add(request.path)
