@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,15 @@ def test_root_hands_the_folders_over_and_does_nothing_else() -> None:
     assert {f"/data/{each}" for each in re.findall(r"in ([a-z ]+);", folders["command"][0])[0].split()} == {
         mount["target"] for mount in folders["volumes"]
     }
+
+
+def test_the_wheel_has_what_the_pages_are_made_with(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=TOP, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    package = TOP / "daemon"
+    static = {str(path.relative_to(package)) for path in (package / "topicd" / "web" / "static").iterdir()}
+    assert len(static) == 3
+    assert static | {"topicd/stages/page.html"} <= packed

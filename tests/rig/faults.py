@@ -24,6 +24,9 @@ class Fault(NamedTuple):
 
 
 PART = "unit/test_part.py::"
+WEB_PAGES = "integration/test_web_pages.py::"
+WEB_FILES = "integration/test_web_files.py::"
+WEB_LIVE = "integration/test_web_live.py::"
 DOWNLOAD = "integration/test_download.py::"
 VOICE = "integration/test_voices.py::"
 CLAIM = "integration/test_store_claim.py::"
@@ -1255,6 +1258,87 @@ BACKENDS = (
     ),
 )
 
+WEB = (
+    Fault(
+        "a text that reaches a page as markup",
+        'return escape(_UNPRINTABLE.sub("\\ufffd", str(value)))',
+        'return _UNPRINTABLE.sub("\\ufffd", str(value))',
+        f"{WEB_PAGES}test_hostile_names_and_topics_are_text[/]",
+    ),
+    Fault(
+        "a page that others may frame",
+        "form-action 'none'; frame-ancestors 'none'",
+        "form-action 'none'",
+        f"{WEB_PAGES}test_the_headers_let_nothing_else_run_frame_or_be_guessed",
+    ),
+    Fault(
+        "a file sent without the headers of a careful site",
+        'given = {**headers, "Content-Type"',
+        'given = {"Content-Type"',
+        f"{WEB_PAGES}test_every_answer_has_the_headers_of_a_careful_site",
+    ),
+    Fault(
+        "a stranger's name for this machine that is answered",
+        "if not is_known(",
+        "if False and not is_known(",
+        f"{WEB_PAGES}test_a_strangers_name_that_was_made_to_lead_here_is_refused[evil.example.com:9469-/]",
+    ),
+    Fault(
+        "any file of a job that is shown",
+        "return _NAMES.fullmatch(name) is not None",
+        "return bool(name)",
+        f"{WEB_FILES}test_no_path_leads_out_of_a_job[secret.txt]",
+    ),
+    Fault(
+        "a job's name that may lead elsewhere",
+        """and not name.startswith(".") and "/" not in name""",
+        "",
+        f"{WEB_PAGES}test_no_name_leads_out_of_the_jobs[..%2ffailed]",
+    ),
+    Fault(
+        "a link planted in a job that is followed",
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags",
+        "os.O_RDONLY | os.O_CLOEXEC | flags",
+        f"{WEB_FILES}test_links_are_not_followed_nor_pipes_waited_for",
+    ),
+    Fault(
+        "sound that cannot be sought",
+        "return None if asked.start is None else asked",
+        "return None",
+        f"{WEB_FILES}test_sound_can_be_sought[bytes=1000-1999-206-part0]",
+    ),
+    Fault(
+        "a file cut short that looks whole",
+        'raise ConnectionAbortedError(f"{file.name} became shorter")',
+        "break",
+        f"{WEB_FILES}test_a_file_that_becomes_shorter_is_not_taken_for_whole",
+    ),
+    Fault(
+        "a look for nobody",
+        "            if not self._watchers:\n                await self.aclose()",
+        "            pass",
+        f"{WEB_LIVE}test_all_who_watch_share_one_look_and_nobody_looks_for_nobody",
+    ),
+    Fault(
+        "a look for each who asks",
+        "if self._looking is None or self._looking.done():",
+        "if True:",
+        f"{WEB_LIVE}test_a_disk_that_hangs_costs_only_who_looks",
+    ),
+    Fault(
+        "a change that is told only at the next look by the clock",
+        "loop.call_soon_threadsafe(changed.set)",
+        "pass",
+        f"{WEB_LIVE}test_a_change_is_told_at_once",
+    ),
+    Fault(
+        "whoever went away that is told as a bug",
+        "        except ConnectionError:\n            raise  # whoever asked has gone",
+        "        except ZeroDivisionError:\n            raise  # whoever asked has gone",
+        f"{WEB_LIVE}test_who_goes_away_while_it_is_told_is_no_bug",
+    ),
+)
+
 FAULTS = (
     *CLAIMS,
     *MOVES,
@@ -1274,4 +1358,5 @@ FAULTS = (
     *DOWNLOADS,
     *VOICES,
     *BACKENDS,
+    *WEB,
 )

@@ -50,10 +50,10 @@ def job_page(words: Words, told: Json, here: str) -> str:
         tag(
             "div",
             panel("listen", *_player(words, told), label=words("listen"), kind="player"),
+            panel("script", *_script(words, told)),
             panel("history", title(words, "history", "history"), _history(words, told)),
             class_="columns",
         ),
-        panel("script", *_script(words, told)),
         panel("files", *_files(words, told)),
         here=here,
         watches=is_open,
