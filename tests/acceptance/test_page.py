@@ -88,6 +88,7 @@ def words(page: Page, selector: str) -> str:
     return " ".join(page.inner_text(selector).split())
 
 
+@pytest.mark.parametrize("home", ["1"], indirect=True)
 def test_it_is_live_without_a_reload(home: Home, opened: Opened, url: str) -> None:
     page = opened.page
     page.goto(url)
