@@ -25,8 +25,9 @@ from topicd.spool import DONE, Spool
 from topicd.states import Stage
 from topicd.store import Store
 from topicd.telemetry import logs
+from topicd.telemetry.counting import MetricSink
 from topicd.telemetry.events import Event, Events, Sink
-from topicd.telemetry.metrics import Metrics, MetricSink
+from topicd.telemetry.metrics import Metrics
 from topicd.telemetry.present import Present, TreeState
 from topicd.workspace import Workspace
 

@@ -32,8 +32,9 @@ from topicd.spool import DONE
 from topicd.stages.base import OUTCOMES
 from topicd.states import SPOOL_PLACES, Stage
 from topicd.telemetry import logs
+from topicd.telemetry.counting import MetricSink
 from topicd.telemetry.events import Events, rfc3339
-from topicd.telemetry.metrics import Metrics, MetricSink
+from topicd.telemetry.metrics import Metrics
 from topicd.telemetry.present import Present, Server, TreeState
 from topicd.telemetry.sdnotify import notify
 from topicd.threads import offload

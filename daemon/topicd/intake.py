@@ -287,7 +287,7 @@ class Intake:
     async def _settle(self, taken: "Taken", moved_in_at: float | None, *, begun: bool) -> None:
         """Tell of a claim that is on the disk, and pass the job on."""
         job, refused = taken
-        pickup_s = None if moved_in_at is None else time.perf_counter() - moved_in_at
+        pickup_s = None if moved_in_at is None else round(time.perf_counter() - moved_in_at, 6)
         self._events.emit("job.accepted", job=job.id, source=job.source, bytes=job.bytes, pickup_s=pickup_s)
         if refused is None:
             if begun:

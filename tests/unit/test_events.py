@@ -13,7 +13,7 @@ from topicd.errors import Rejected, RetryLater
 from topicd.telemetry.events import EVENTS, TRACEBACK_CHARS_MAX, Event, Events, rfc3339
 
 EXPANDED = {"error", "cause", "error_class", "hint", "unit", "traceback"}
-HEAD = {"time", "level", "event", "message", "logger", "suppressed"}
+HEAD = {"time", "level", "event", "message", "logger", "trace_id"}
 SOURCES = Path(topicd.__file__).parent
 
 
@@ -135,6 +135,21 @@ def test_a_sink_that_raises_stops_nobody_and_is_told_once(caplog: pytest.LogCapt
             events.emit("storage.ok")
     assert len(kept.events) == 3
     assert [record.getMessage() for record in caplog.records] == ["Broken cannot take storage.ok; not said again"]
+
+
+def test_what_else_is_known_comes_with_each_event_and_its_fault_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    kept = Kept()
+
+    def known(fields: Mapping[str, object]) -> Mapping[str, str]:
+        return {"trace_id": {"j1": "t1"}[str(fields["job"])]}
+
+    events = Events([kept], context=known)
+    with caplog.at_level(logging.ERROR):
+        for job in ("j1", "j2", "j2"):
+            events.emit("job.given_back", job=job, stage="audio")
+    assert [dict(event.context) for event in kept.events] == [{"trace_id": "t1"}, {}, {}]
+    assert kept.events[0].fields == {"job": "j1", "stage": "audio"}
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("name", EVENTS)

@@ -14,6 +14,7 @@ from topicd.telemetry import journal, logs
 from topicd.telemetry.advice import message_id
 from topicd.telemetry.events import Events
 from topicd.telemetry.journal import Datagrams, JournalHandler, is_journal
+from topicd.telemetry.lines import Text
 
 
 class Journald:
@@ -55,10 +56,11 @@ def rescue() -> io.StringIO:
 
 @pytest.fixture
 def handler(journald: Journald, rescue: io.StringIO) -> Iterator[JournalHandler]:
-    made = JournalHandler(logs._shaped, logging.StreamHandler(rescue), Datagrams(journald.path))
+    made = JournalHandler(logs.LineHandler(rescue, Text(has_colour=False)), Datagrams(journald.path))
     root, own = logging.getLogger(), logging.getLogger("topicd")
     before, level = root.handlers[:], own.level
-    root.handlers[:] = [made]
+    root.handlers.clear()
+    logs.use(made)
     own.setLevel("DEBUG")
     yield made
     root.handlers[:] = before

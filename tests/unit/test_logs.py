@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -20,8 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topicd.errors import Rejected, Unavailable
-from topicd.telemetry.events import Events
-from topicd.telemetry.logs import FAULTS_MAX, STRING_CHARS_MAX, LogSink, configure
+from topicd.states import Stage
+from topicd.telemetry.events import Event, Events
+from topicd.telemetry.lines import STRING_CHARS_MAX, Json, Line
+from topicd.telemetry.logs import LogSink, configure
+from topicd.telemetry.repeats import FAULTS_MAX, JOBS_SHOWN_MAX, SHOWN_MAX
 
 NASTY = "a\nb\r\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u2028\x85\x7f\udcff.md"
 
@@ -298,7 +302,15 @@ def deferred(sink: LogSink, cause: str = "down", stage: str = "audio") -> None:
     )
 
 
-def test_a_repeated_fault_is_counted_and_the_count_told() -> None:
+def told(lines: list[dict[str, Any]]) -> list[str | int]:
+    """Return the events' names; in the place of a summary its count."""
+    return [
+        line["count"] if line["event"] == "topicd.log.repeated" else line["event"].removeprefix("topicd.")
+        for line in lines
+    ]
+
+
+def test_a_repeated_fault_is_counted_and_the_count_told_once_its_minute_is_over() -> None:
     clock = Clock()
     sink = LogSink(clock=clock)
 
@@ -308,14 +320,18 @@ def test_a_repeated_fault_is_counted_and_the_count_told() -> None:
         clock.now_s += 59.9
         deferred(sink)
         clock.now_s += 0.2
-        for _ in range(10):
+        for _ in range(2):
             deferred(sink)
 
     lines = json_lines(say)
-    assert [line.get("suppressed") for line in lines] == [None] * 5 + [96] + [None] * 4
+    assert told(lines) == ["backend.unavailable"] * SHOWN_MAX + [101 - SHOWN_MAX] + ["backend.unavailable"] * 2
+    summary = lines[SHOWN_MAX]
+    assert (summary["of"], summary["cause"], summary["stage"]) == ("topicd.backend.unavailable", "down", "audio")
+    assert summary["level"] == "warning"
 
 
-def test_the_count_is_told_in_text_too() -> None:
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_whatever_happens_next_brings_the_count_along(level: str) -> None:
     clock = Clock()
     sink = LogSink(clock=clock)
 
@@ -323,9 +339,40 @@ def test_the_count_is_told_in_text_too() -> None:
         for _ in range(8):
             deferred(sink)
         clock.now_s += 60
-        deferred(sink)
+        Events([sink]).emit("watcher.rescanned")  # of a level that is not shown itself
 
-    assert text_of(say).endswith("(3 more like it not shown)\n")
+    assert told(json_lines(say, level=level))[SHOWN_MAX] == 3
+
+
+def test_what_was_held_back_is_told_at_the_end() -> None:
+    sink = LogSink(clock=Clock())
+
+    def say() -> None:
+        for _ in range(8):
+            deferred(sink)
+        Events([sink]).emit("daemon.stopped", seconds=0.1)
+
+    assert told(json_lines(say))[SHOWN_MAX:] == [3, "daemon.stopped"]
+
+
+def test_a_fault_of_a_thousand_jobs_does_not_flood() -> None:
+    sink = LogSink(clock=Clock())
+
+    def say() -> None:
+        for number in range(1_000):
+            Events([sink]).emit("stage.bug", job=f"j{number}", stage="audio", error=ValueError(number))
+            failed = Rejected("script_empty", "Empty.", hint="Say more.")
+            Events([sink]).emit("job.failed", job=f"j{number}", stage="audio", error=failed, attempt=1)
+        Events([sink]).emit("daemon.stopped", seconds=0.1)
+
+    lines = json_lines(say)
+    bugs = [line for line in lines if line["event"] == "topicd.stage.bug"]
+    assert [line["job"] for line in bugs] == [f"j{number}" for number in range(JOBS_SHOWN_MAX)]
+    assert ["traceback" in line for line in bugs] == [True] * SHOWN_MAX + [False] * (JOBS_SHOWN_MAX - SHOWN_MAX)
+    failures = [line for line in lines if line["event"] == "topicd.job.failed"]
+    assert len(failures) == JOBS_SHOWN_MAX
+    assert all(line["hint"] == "Say more." for line in failures)
+    assert told(lines)[-3:] == [1_000 - JOBS_SHOWN_MAX, 1_000 - JOBS_SHOWN_MAX, "daemon.stopped"]
 
 
 def test_another_cause_or_stage_is_another_fault() -> None:
@@ -359,6 +406,66 @@ def test_faults_remembered_are_bounded() -> None:
 
     assert len(json_lines(say)) == FAULTS_MAX + 50
     assert len(sink._repeats._seen) == FAULTS_MAX
+
+
+def test_what_holds_wherever_it_happened_is_in_the_line() -> None:
+    def traced(fields: Mapping[str, object]) -> Mapping[str, str]:
+        return {"trace_id": f"of {fields['job']}"} if "job" in fields else {}
+
+    def say() -> None:
+        events = Events([LogSink()], context=traced)
+        events.emit("job.given_back", job="j1", stage="audio")
+        events.emit("storage.ok")
+
+    given_back, ok = json_lines(say)
+    assert given_back["trace_id"] == "of j1"
+    assert "trace_id" not in ok
+
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.text() | st.just(NASTY)
+
+
+@given(
+    job=PLAIN, stage=PLAIN | st.sampled_from(Stage), seconds=PLAIN | st.floats(allow_nan=False, allow_infinity=False)
+)
+def test_the_short_way_and_the_long_way_write_the_same(job: object, stage: object, seconds: object) -> None:
+    event = Event("stage.finished", {"job": job, "stage": stage, "seconds": seconds})
+    form = Json()
+    short, long = form.write_event(event, 1.5), form.write(Line.of(event, 1.5))
+    rounded = {"seconds": pytest.approx(seconds, abs=1e-6)} if isinstance(seconds, float) else {}
+    assert parsed(short) == parsed(long) | rounded
+    assert short.isascii()
+    if not isinstance(seconds, float):
+        assert short == long
+
+
+def test_a_line_is_whole_in_a_pipe_that_is_nearly_full() -> None:
+    ours, theirs = os.pipe()
+    read: list[bytes] = []
+    with open(theirs, "w") as stream:  # noqa: PTH123 - a descriptor
+        configure(format="json", level="info", stream=stream)
+        reader = threading.Thread(target=lambda: read.append(Path(f"/dev/fd/{ours}").read_bytes()))
+        reader.start()
+        for _ in range(20):
+            emit("recovery.removed", what="x" * 15_000)
+    reader.join(30)
+    os.close(ours)
+    assert [len(parsed(line)["what"]) for line in read[0].decode().splitlines()] == [15_000] * 20
+
+
+def test_a_log_whose_reader_is_gone_stops_nobody() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    kept: list[Event] = []
+    with open(theirs, "w") as stream:  # noqa: PTH123 - a descriptor
+        configure(format="json", level="info", stream=stream)
+        Events([LogSink(), Kept(kept)]).emit("storage.ok")
+    assert [event.name for event in kept] == ["storage.ok"]
+
+
+class Kept:
+    def __init__(self, events: list[Event]) -> None:
+        self.see = events.append
 
 
 SCRIPT = """

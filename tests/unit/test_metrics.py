@@ -8,8 +8,9 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from topicd.errors import Rejected, StorageTrouble, Unavailable
+from topicd.telemetry.counting import MetricSink
 from topicd.telemetry.events import Events
-from topicd.telemetry.metrics import Metrics, MetricSink
+from topicd.telemetry.metrics import Metrics
 from topicd.telemetry.present import BREAKER_STATES, Present, Server, TreeState
 
 STAGES = ("scripts", "audio", "images")

@@ -5,6 +5,7 @@ Owns the words; docs/OPERATIONS.md and journald's catalogue show them. Promises 
 
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 ADVICE: Final[Mapping[str, str]] = {
@@ -25,12 +26,14 @@ ADVICE: Final[Mapping[str, str]] = {
     "watcher.overflowed": "Nothing: every directory was looked at. A larger fs.inotify.max_queued_events avoids it.",
     "watcher.wake_failed": "Report it with its traceback. Directories are looked at by the clock meanwhile.",
     "storage.trouble": "Free some space, or mend the disk. Everything goes on by itself; no attempt is lost.",
+    "log.repeated": "Look at those that were shown before it: each has its cause and its hint.",
     "download.failed": "It is tried again by itself where a job waits for it. Check the address and the network.",
 }
 
 _NAMESPACE: Final = uuid.UUID("5f0a3c1e-7d0b-4c55-9a57-0c6f0f1c7d3a")
 
 
+@cache
 def message_id(name: str) -> str:
     """Return an event's MESSAGE_ID (systemd.journal-fields(7)): 128 bits as 32 digits, the same for ever."""
     return uuid.uuid5(_NAMESPACE, name).hex

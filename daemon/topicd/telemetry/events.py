@@ -8,20 +8,22 @@ sinks do what is theirs.
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from string import Formatter
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 Level = Literal["debug", "info", "warning", "error"]
 
 TRACEBACK_CHARS_MAX: Final = 16_000
 
+_EXPANDED: Final = frozenset({"error", "next_try"})
+_AS_THEY_ARE: Final = (str, int)
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
 class EventSpec:
     """What is fixed about one kind of event.
 
@@ -31,27 +33,46 @@ class EventSpec:
         fields: the fields it carries, in order; `error` takes an exception and expands to several.
     """
 
-    level: Level
-    message: str
-    fields: tuple[str, ...]
+    def __init__(self, level: Level, message: str, fields: tuple[str, ...]) -> None:
+        self.level: Final = level
+        self.message: Final = message
+        self.fields: Final = fields
+        self.names: Final = frozenset(fields)
+        self.expands: Final = not _EXPANDED.isdisjoint(fields)
+        parts = [(text, name) for text, name, _, _ in Formatter().parse(message)]
+        self._asked: Final = [name for _, name in parts if name]
+        self._template: Final = "".join(text.replace("%", "%%") + ("%s" if name else "") for text, name in parts)
+
+    def sentence(self, fields: Mapping[str, object]) -> str:
+        """Return the message with the fields filled in."""
+        return self._template % tuple(
+            [value if isinstance(value := fields[name], _AS_THEY_ARE) else _words(value) for name in self._asked]
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened, as the sinks see it.
 
     Attributes:
         name: a key of `EVENTS`.
-        level: as in its spec.
-        message: its sentence, filled in; may hold any character that a file name can hold.
         fields: its fields, with `error` expanded to `error` (a sentence), `cause`, `error_class` and, when
             there is one, `hint`, `unit` and `traceback` (strings all).
+        context: what holds wherever it happened, such as `trace_id`; empty where nothing is known.
     """
 
     name: str
-    level: Level
-    message: str
     fields: Mapping[str, object]
+    context: Mapping[str, str] = _NOTHING
+
+    @property
+    def level(self) -> Level:
+        """How much it matters."""
+        return EVENTS[self.name].level
+
+    @property
+    def message(self) -> str:
+        """Its sentence, filled in; may hold any character that a file name can hold."""
+        return EVENTS[self.name].sentence(self.fields)
 
 
 class Sink(Protocol):
@@ -133,6 +154,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "download.failed": _spec("warning", "{file}: was not fetched: {error}", "file bytes error"),
         "download.stopped": _spec("info", "{file}: stopped; what is there is kept", "file bytes"),
         "watcher.started": _spec("info", "watching by {mode}", "mode"),
+        "watcher.rescanned": _spec("debug", "every directory is looked at, by the clock"),
         "watcher.restarted": _spec("warning", "watching anew: {reason}", "reason"),
         "watcher.trouble": _spec("warning", "watching by {mode} has trouble: {error}", "error mode"),
         "watcher.overflowed": _spec("warning", "more file events than the kernel keeps; every directory is looked at"),
@@ -141,6 +163,9 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         ),
         "storage.trouble": _spec("error", "everything waits for the disk: {error}", "error"),
         "storage.ok": _spec("info", "the disk is well again"),
+        "log.repeated": _spec(
+            "warning", "{count} more of {of} in a minute, not shown: {cause}", "of count cause stage"
+        ),
     }
 )
 
@@ -150,10 +175,14 @@ class Events:
 
     Args:
         sinks: who sees each event, in this order.
+        context: returns what else is known of an event with these fields, such as the `trace_id` of its job.
     """
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], context: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
+    ) -> None:
         self._sinks = tuple(sinks)
+        self._context = context
         self._reported: set[tuple[int, str]] = set()
 
     def emit(self, name: str, /, **fields: object) -> None:
@@ -168,14 +197,28 @@ class Events:
             KeyError: no event has this name.
             TypeError: a field is unknown or missing, or `error` is no exception.
         """
-        event = _event(name, fields)
-        for place, sink in enumerate(self._sinks):
+        spec = EVENTS[name]
+        if fields.keys() != spec.names:
+            raise TypeError(f"{name} takes the fields {spec.fields}, not {tuple(fields)}")
+        told = _all_expanded(fields) if spec.expands else fields
+        event = Event(name, told, self._known(name, told) if self._context else _NOTHING)
+        for sink in self._sinks:
             try:
                 sink.see(event)
             except Exception:  # noqa: BLE001 - a sink's fault must not stop the work it watches
-                if (place, name) not in self._reported:
-                    self._reported.add((place, name))
-                    _log.exception("%s cannot take %s; not said again", type(sink).__name__, name)
+                self._report(sink, name)
+
+    def _known(self, name: str, fields: Mapping[str, object]) -> Mapping[str, str]:
+        try:
+            return self._context(fields) if self._context else _NOTHING
+        except Exception:  # noqa: BLE001 - as of a sink
+            self._report(self._context, name)
+            return _NOTHING
+
+    def _report(self, who: object, name: str) -> None:
+        if (id(who), name) not in self._reported:
+            self._reported.add((id(who), name))
+            _log.exception("%s cannot take %s; not said again", type(who).__name__, name)
 
 
 def rfc3339(epoch_s: float) -> str:
@@ -183,28 +226,11 @@ def rfc3339(epoch_s: float) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_NAMES: Final = {name: frozenset(spec.fields) for name, spec in EVENTS.items()}
-_EXPANDED: Final = frozenset({"error", "next_try"})
-
-
-def _event(name: str, given: Mapping[str, object]) -> Event:
-    spec = EVENTS[name]
-    if given.keys() != _NAMES[name]:
-        raise TypeError(f"{name} takes the fields {spec.fields}, not {tuple(given)}")
+def _all_expanded(given: Mapping[str, object]) -> dict[str, object]:
     fields: dict[str, object] = {}
-    for field in spec.fields:
-        if field in _EXPANDED:
-            fields |= _expanded(field, given[field])
-        else:
-            fields[field] = given[field]
-    return Event(name, spec.level, spec.message.format_map(_Worded(fields)), MappingProxyType(fields))
-
-
-class _Worded(dict[str, object]):
-    """An event's fields as words, made when a message asks for them."""
-
-    def __getitem__(self, field: str) -> str:
-        return _words(super().__getitem__(field))
+    for field, value in given.items():
+        fields |= _expanded(field, value)
+    return fields
 
 
 def _expanded(field: str, value: object) -> dict[str, object]:

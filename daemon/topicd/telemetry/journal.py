@@ -1,8 +1,8 @@
 """The log as journald takes it: each event's fields as fields of its own.
 
 Owns the native protocol (systemd.io, "Native Journal Protocol"): by systemd-python where it is installed, else by one
-datagram of our own. Promises never to raise into the work that is logged, and never to wait for journald: what it does
-not take goes to standard error. Never decides what is worth an event.
+datagram of our own. Promises never to raise into the work that is logged: what journald does not take goes to standard
+error, and so does, without the library, what it would have to be waited for. Never decides what is worth an event.
 """
 
 import contextlib
@@ -10,11 +10,15 @@ import importlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO
 
 from topicd.telemetry.advice import message_id
+from topicd.telemetry.events import Event
+from topicd.telemetry.lines import Line
 
 SOCKET: Final = Path("/run/systemd/journal/socket")
 FIELD_BYTES_MAX: Final = 32_768
@@ -32,42 +36,39 @@ def is_journal(stream: TextIO) -> bool:
     return False
 
 
-def fields(head: Mapping[str, object], told: Mapping[str, object]) -> dict[str, str]:
-    """Return a record's journal fields.
-
-    Args:
-        head: `level`, `event` and `message`, and `logger` of a library's record.
-        told: the event's own fields.
-    """
-    event = str(head["event"])
-    own = {f"TOPICD_{name.upper()}": str(value) for name, value in told.items() if value is not None and value != ""}
+def fields(line: Line) -> dict[str, str]:
+    """Return a line's journal fields."""
+    own = {
+        f"TOPICD_{name.upper()}": str(value) for name, value in line.fields.items() if value is not None and value != ""
+    }
     return {
-        "MESSAGE": str(head["message"]),
-        "PRIORITY": str(_PRIORITIES.get(str(head["level"]), 6)),
+        "MESSAGE": line.message,
+        "PRIORITY": str(_PRIORITIES.get(line.level, 6)),
         "SYSLOG_IDENTIFIER": "topicd",
-        "TOPICD_EVENT": event,
-        **({"TOPICD_LOGGER": str(head["logger"])} if "logger" in head else {"MESSAGE_ID": message_id(event)}),
-        **dict(list(own.items())[:FIELDS_MAX]),
+        "TOPICD_EVENT": line.event,
+        **({} if "logger" in line.fields else {"MESSAGE_ID": message_id(line.event)}),
+        **dict(islice(own.items(), FIELDS_MAX)),
     }
 
 
+class Rescue(Protocol):
+    """Where lines go that the journal does not take."""
+
+    def tell(self, line: Line) -> None:
+        """Write one line."""
+        ...
+
+
 class JournalHandler(logging.Handler):
-    """Sends each record to the journal.
+    """Sends each line to the journal.
 
     Args:
-        shaped: makes a record's `head` and `told`, as `fields` takes them.
-        rescue: where records go that the journal does not take.
+        rescue: where lines go that the journal does not take.
         datagrams: journald's socket; None: systemd-python where it is installed, else the socket.
     """
 
-    def __init__(
-        self,
-        shaped: Callable[[logging.LogRecord], tuple[Mapping[str, object], Mapping[str, object]]],
-        rescue: logging.Handler,
-        datagrams: "Datagrams | None" = None,
-    ) -> None:
+    def __init__(self, rescue: Rescue, datagrams: "Datagrams | None" = None) -> None:
         super().__init__()
-        self._shaped = shaped
         self._rescue = rescue
         self._datagrams = datagrams or Datagrams()
         self._send = self._datagrams.send if datagrams else _library() or self._datagrams.send
@@ -78,17 +79,23 @@ class JournalHandler(logging.Handler):
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record."""
+        """Send a library's record."""
+        self._tell(Line.of_record(record))
+
+    def tell_event(self, event: Event) -> None:
+        """Send an event that happened now."""
+        self._tell(Line.of(event, time.time()))
+
+    def _tell(self, line: Line) -> None:
         try:
-            told = fields(*self._shaped(record))
             self._send(
                 [
                     f"{name}={value}".encode("utf-8", "backslashreplace")[:FIELD_BYTES_MAX]
-                    for name, value in told.items()
+                    for name, value in fields(line).items()
                 ]
             )
-        except Exception:  # noqa: BLE001 - whatever it is, the record must not be lost, nor its writer disturbed
-            self._rescue.handle(record)
+        except Exception:  # noqa: BLE001 - whatever it is, the line must not be lost, nor its writer disturbed
+            self._rescue.tell(line)
 
 
 class Datagrams:

@@ -1,12 +1,12 @@
 """Metrics for Prometheus: what happened, counted, and what is, read from the tree.
 
 Owns one registry, apart from the library's global one. Promises that every label set exists from the start, and that a
-label never holds a name, a path or an error's text. What is rather than happens is asked at each scrape: `present.py`.
+label never holds a name, a path or an error's text. What happens is counted by `counting.py`; what is rather than
+happens is asked at each scrape, by `present.py`.
 """
 
 import platform
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Final
 
@@ -21,7 +21,6 @@ from prometheus_client import (
     generate_latest,
 )
 
-from topicd.telemetry.events import Event
 from topicd.telemetry.present import Present, PresentCollector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -129,6 +128,7 @@ class Metrics:
         self.commit_group_size = self._histogram(
             "topicd_commit_group_size", "Moves of jobs that shared a round of fsyncs.", GROUP_BUCKETS
         )
+        self.rescans = self._counter("topicd_rescans", "Looks at every directory by the clock, not for a file event.")
         self.rescan_finds = self._counter(
             "topicd_rescan_finds", "Topics that a rescan found and no file event had told of."
         )
@@ -177,90 +177,6 @@ class Metrics:
         histogram = Histogram(name, text, tuple(labels), registry=self.registry, buckets=buckets_s)
         _touch(histogram, labels)
         return histogram
-
-
-class MetricSink:
-    """Turns events into counts, durations and states.
-
-    Args:
-        metrics: what to change.
-    """
-
-    def __init__(self, metrics: Metrics) -> None:
-        m = self._metrics = metrics
-        self._known: Mapping[str, Collection[str]] = {"stage": m.stages, "cause": m.causes, "reason": m.reasons} | {
-            "backend": m.backends,
-            "outcome": m.outcomes,
-        }
-        self._effects: Mapping[str, Callable[[Event], None]] = {
-            "job.accepted": self._accepted,
-            "job.done": self._done,
-            "job.failed": lambda event: m.failed.labels(*self._labels(event, "stage", "cause")).inc(),
-            "job.damaged": lambda event: m.failed.labels(*self._labels(event, "stage", "cause")).inc(),
-            "job.deferred": lambda event: m.deferred.labels(*self._labels(event, "stage")).inc(),
-            "job.crashed": lambda event: m.crashes.labels(*self._labels(event, "stage")).inc(),
-            "stage.started": lambda event: m.attempts.labels(*self._labels(event, "stage")).inc(),
-            "stage.finished": lambda event: self._took(m.stage_seconds, event),
-            "unit.finished": lambda event: self._took(m.unit_seconds, event),
-            "backend.asked": self._asked,
-            "intake.rescanned": lambda event: m.rescan_finds.inc(_number(event, "found") or 0),
-            "backend.available": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(1),
-            "backend.unavailable": lambda event: m.backend_up.labels(*self._labels(event, "stage")).set(0),
-            "storage.trouble": lambda _: m.storage_ok.set(0),
-            "storage.ok": lambda _: m.storage_ok.set(1),
-            "download.started": lambda _: m.downloads_active.inc(),
-            "download.resumed": lambda _: m.download_resumes.inc(),
-            "download.progress": self._received,
-            "download.finished": lambda event: self._download_ended(event, "done"),
-            "download.failed": lambda event: self._download_ended(event, "failed"),
-            "download.stopped": lambda event: self._download_ended(event, "stopped"),
-            "watcher.restarted": lambda event: m.watcher_restarts.labels(*self._labels(event, "reason")).inc(),
-            "watcher.overflowed": lambda _: m.watcher_overflows.inc(),
-            "watcher.wake_failed": lambda _: m.watcher_wake_failures.inc(),
-        }
-
-    def see(self, event: Event) -> None:
-        """Count one event."""
-        if effect := self._effects.get(event.name):
-            effect(event)
-
-    def _labels(self, event: Event, *names: str) -> list[str]:
-        values = [str(event.fields.get(name)) for name in names]
-        return [v if v in self._known[name] else OTHER for name, v in zip(names, values, strict=True)]
-
-    def _took(self, histogram: Histogram, event: Event) -> None:
-        seconds = _number(event, "seconds")
-        if seconds is not None:
-            histogram.labels(*self._labels(event, "stage")).observe(seconds)
-
-    def _asked(self, event: Event) -> None:
-        m = self._metrics
-        backend, outcome = self._labels(event, "backend", "outcome")
-        m.backend_requests.labels(backend, outcome).inc()
-        m.backend_request_seconds.labels(backend).observe(_number(event, "seconds") or 0.0)
-
-    def _received(self, event: Event) -> None:
-        self._metrics.download_bytes.inc(_number(event, "bytes") or 0)
-
-    def _download_ended(self, event: Event, outcome: str) -> None:
-        self._received(event)
-        self._metrics.downloads_active.dec()
-        self._metrics.downloads.labels(outcome=outcome).inc()
-
-    def _accepted(self, event: Event) -> None:
-        self._metrics.accepted.inc()
-        pickup_s = _number(event, "pickup_s")
-        if pickup_s is not None:
-            self._metrics.pickup_seconds.observe(pickup_s)
-
-    def _done(self, _: Event) -> None:
-        self._metrics.done.inc()
-        self._metrics.last_success.set(time.time())
-
-
-def _number(event: Event, field: str) -> float | None:
-    value = event.fields.get(field)
-    return value if isinstance(value, int | float) else None
 
 
 def _touch(metric: Counter | Gauge | Histogram, labels: Mapping[str, Sequence[str]]) -> None:
