@@ -138,8 +138,8 @@ def test_the_last_hour_is_the_last_hour() -> None:
     pulse = Pulse(clock)
     for minute in range(90):
         clock.now_s = minute * 60.0
-        pulse.see(Event("job.done", "info", "", {}))
-        pulse.see(Event("unit.finished", "info", "", {"stage": "audio", "seconds": float(minute)}))
+        pulse.see(Event("job.done", {}))
+        pulse.see(Event("unit.finished", {"stage": "audio", "seconds": float(minute)}))
     assert (pulse.lately().done, pulse.lately().units) == (MINUTES, (1,) * MINUTES)
     assert pulse.unit_s("audio") == 73.5
     assert pulse.unit_s("images") is None
