@@ -1,9 +1,9 @@
 """The daemon's life: startup → run → shutdown.
 
-Owns how the parts that `build` makes are put together, the signals, and the word to the service manager. Promises
-that nothing is accepted before recovery is done, that the watches stand before the first scan, that SIGTERM
-ends within seconds with every finished unit kept and every attempt in hand given back, and that a second signal
-ends at once. Never decides anything about a job.
+Owns how the parts that `build` makes are put together, and the signals. Promises that nothing is accepted before
+recovery is done, that the watches stand before the first scan, that SIGTERM ends within seconds with every finished
+unit kept and every attempt in hand given back, and that a second signal ends at once. Never decides anything about a
+job.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
 from topicd.home import Home
 from topicd.intake import Intake
+from topicd.manager import ServiceManager, counted
 from topicd.settings import Settings
 from topicd.showing import Showing
 from topicd.spool import DONE
@@ -36,7 +37,6 @@ from topicd.telemetry.counting import MetricSink
 from topicd.telemetry.events import Events, rfc3339
 from topicd.telemetry.metrics import Metrics
 from topicd.telemetry.present import Present, Server, TreeState
-from topicd.telemetry.sdnotify import notify
 from topicd.threads import offload
 from topicd.watcher import Watched, Watcher
 from topicd.web import Health
@@ -44,6 +44,9 @@ from topicd.web.pulse import Pulse
 
 INPUT: Final = "input"
 DRAINED_LOOK_S: Final = 0.2
+STOPS: Final = 2
+"""Work in hand, and then the backends, have the time to stop in."""
+STOP_SPARE_S: Final = 5.0
 WATCH_REASONS: Final = (
     "reader_died",
     "unmounted",
@@ -72,7 +75,8 @@ class App:
         self._spool, self._store = home.spool, home.store
         self._metrics = self._made_metrics()
         self._pulse = Pulse()
-        self._events = Events([logs.LogSink(), MetricSink(self._metrics), self._pulse])
+        self._manager = ServiceManager(work=lambda: counted(self._spool, self._store.run), trouble=self._troubles)
+        self._events = Events([logs.LogSink(), MetricSink(self._metrics), self._pulse, self._manager])
         self._gate = StorageGate(
             root=self._spool.root,
             durable=self._store.durable,
@@ -139,6 +143,7 @@ class App:
             Taken: another daemon has this home.
         """
         self._catch_signals()
+        self._manager.starting()
         self._events.emit("daemon.starting", version=__version__, home=str(self._spool.home.absolute()))
         self._warn()
         await offload(self._store.open)
@@ -158,7 +163,6 @@ class App:
         self._is_ready = True
         seconds = round(time.monotonic() - self._begun, 3)
         self._events.emit("daemon.ready", seconds=seconds, jobs=self._store.jobs_found)
-        notify(ready=1, status="ready")
 
     async def _recovered(self) -> list[str]:
         """Recover; while the disk does not let us, be there and not ready."""
@@ -177,6 +181,7 @@ class App:
         if once:
             work.append(self._stop_when_drained())
         tasks = [asyncio.create_task(each) for each in work]
+        self._manager.ready(tasks)
         stop = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
         await self._shutdown(tasks)
@@ -187,7 +192,7 @@ class App:
     async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
         began = time.monotonic()
         self._is_ready = False
-        notify(stopping=1)
+        self._manager.stopping(STOPS * self._settings.stop_timeout_s + STOP_SPARE_S)
         self._events.emit("daemon.stopping", signal=self._signal)
         for task in tasks:
             task.cancel()
@@ -266,10 +271,7 @@ class App:
         return Health(ok=not why, why=tuple(why))
 
     def _ready(self) -> Health:
-        why = self._watch_whys() if self._is_ready else ["starting or stopping"]
-        if self._gate.trouble:
-            why.append(_words(self._gate.trouble))
-        why += [_wait(stage, lane) for stage, lane in self._engine.lanes.items() if lane.trouble]
+        why = [*([] if self._is_ready else ["starting or stopping"]), *self._troubles()]
         more = {
             "watcher": self._watcher.state._asdict(),
             "servers": list(self._servers()),
@@ -277,6 +279,12 @@ class App:
             "warnings": self._warnings(),
         }
         return Health(ok=not why, why=tuple(why), more=more)
+
+    def _troubles(self) -> list[str]:
+        why = self._watch_whys()
+        if self._gate.trouble:
+            why.append(_words(self._gate.trouble))
+        return why + [_wait(stage, lane) for stage, lane in self._engine.lanes.items() if lane.trouble]
 
     def _servers(self) -> Iterator[dict[str, object]]:
         for stage, state in self._states():

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 from fakes.backends import FakeAudio, FakeImage
@@ -18,6 +19,17 @@ class Stubborn(FakeAudio):
         for _ in range(600):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.1)
+        return await super().speak(request)
+
+
+class Blocking(FakeAudio):
+    """Holds the daemon's event loop up, once: for ever, unless the file FAKE_BLOCKED is there already."""
+
+    async def speak(self, request: SpeechRequest) -> Speech:
+        sign = Path(os.environ["FAKE_BLOCKED"])
+        if not sign.exists():  # noqa: ASYNC240 - to block is the point
+            sign.touch()  # noqa: ASYNC240 - as above
+            time.sleep(3600)  # noqa: ASYNC251 - as above
         return await super().speak(request)
 
 

@@ -11,6 +11,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
+SOCKET: Final = "NOTIFY_SOCKET"
 SEND_TIMEOUT_S: Final = 1.0
 VALUE_CHARS_MAX: Final = 1_000
 
@@ -25,13 +26,17 @@ def notify(**state: object) -> bool:
     Returns:
         Whether there is a service manager and it was told.
     """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
+    if not is_managed():
         return False
     with suppress(OSError, ValueError):
-        _send(address, "\n".join(f"{name.upper()}={_line(value)}" for name, value in state.items()))
+        _send(os.environ[SOCKET], "\n".join(f"{name.upper()}={_line(value)}" for name, value in state.items()))
         return True
     return False
+
+
+def is_managed() -> bool:
+    """Tell whether a service manager listens."""
+    return os.environ.get(SOCKET, "").startswith(("/", "@"))
 
 
 def watchdog_s() -> float | None:
