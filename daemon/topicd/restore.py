@@ -215,7 +215,7 @@ def _check_room(path: Path, aside: _Aside) -> None:
     needed = Counter[str]()
     with _damage(path), tarfile.open(path, "r|gz") as tar:
         while (member := tar.next()) is not None:
-            needed[_split(_checked(member, path))[0]] += member.size
+            needed[_split(_checked(member))[0]] += member.size
             tar.members = []  # type: ignore[attr-defined]  # as below
     aside.check_room(needed)
 
@@ -226,7 +226,7 @@ def _unpack(path: Path, aside: _Aside) -> dict[str, Any]:
     with _damage(path):
         with tarfile.open(path, "r|gz") as tar:
             while (member := tar.next()) is not None:
-                parts = _checked(member, path)
+                parts = _checked(member)
                 source = tar.extractfile(member)
                 assert source is not None, "it is a regular file"  # noqa: S101 - checked above
                 if parts == (archive.ABOUT,):
@@ -240,12 +240,10 @@ def _unpack(path: Path, aside: _Aside) -> dict[str, Any]:
     return told
 
 
-def _checked(member: tarfile.TarInfo, path: Path) -> tuple[str, ...]:
+def _checked(member: tarfile.TarInfo) -> tuple[str, ...]:
     if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE}:
         raise BadArchive("archive_strange", f"the archive holds {member.name!r}, which is no regular file")
-    parts = archive.parts_of(member.name)
-    tarfile.data_filter(member, str(path.parent))
-    return parts
+    return archive.parts_of(member.name)
 
 
 def _verified(about: dict[str, Any], aside: _Aside, store: Store) -> Restored:

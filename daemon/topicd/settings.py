@@ -24,6 +24,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from topicd.errors import Unusable
@@ -214,6 +215,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         settings = Settings()
     except Unusable as error:
         faults.append(error.message)
+    except SettingsError as error:
+        faults.append(f"{error}: {error.__cause__}")
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         faults += list(_told(error))
     if faults:

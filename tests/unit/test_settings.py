@@ -275,6 +275,12 @@ def test_a_secret_comes_from_systemds_credentials(name: str, tmp_path: Path) -> 
     assert settings.ollama_token.get_secret_value() == SECRET
 
 
+def test_a_credential_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "OLLAMA_TOKEN").write_bytes(b"\xff\xfe")
+    with pytest.raises(Unusable, match=r"ollama_token(?s:.*)decode"):
+        loaded(CREDENTIALS_DIRECTORY=f"{tmp_path}")
+
+
 def test_the_strongest_source_wins(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TTS_TOKEN=from-dotenv\nSD_TOKEN=from-dotenv\nOLLAMA_TOKEN=from-dotenv\n")
     (tmp_path / "file").write_text("from-file")
