@@ -44,8 +44,8 @@ from topicd.web.pulse import Pulse
 
 INPUT: Final = "input"
 DRAINED_LOOK_S: Final = 0.2
-STOPS: Final = 2
-"""Work in hand, and then the backends, have the time to stop in."""
+STOPS: Final = 3
+"""Work in hand, then the backends, then what they leave running, each have the time to stop in."""
 STOP_SPARE_S: Final = 5.0
 WATCH_REASONS: Final = (
     "reader_died",

@@ -23,6 +23,9 @@ from topicd.web.server import WebServer
 
 TOP = Path(__file__).resolve().parents[2]
 UNIT = TOP / "systemd/topicd.service"
+BACKUP = TOP / "systemd/topicd-backup.service"
+TIMER = TOP / "systemd/topicd-backup.timer"
+INSTALL = TOP / "scripts/install.sh"
 DOCKERFILE = TOP / "docker/Dockerfile"
 IGNORE = TOP / ".dockerignore"
 COMPOSE = TOP / "compose.yaml"
@@ -33,10 +36,10 @@ LIMIT_S = 60.0
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
 
-def unit() -> dict[str, list[str]]:
-    """Return each key of the unit with its values in order; no key is in two sections."""
+def unit(path: Path = UNIT) -> dict[str, list[str]]:
+    """Return each key of a unit with its values in order; no key is in two sections."""
     keys: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE):
+    for key, value in re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE):
         keys.setdefault(key, []).append(value)
     return keys
 
@@ -71,27 +74,38 @@ def seconds(text: str) -> float:
     return float(number) * {"s": 1, "min": 60}[unit_of_time]
 
 
-@pytest.mark.parametrize("path", [UNIT, DOCKERFILE, COMPOSE, SERVICE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [UNIT, BACKUP, DOCKERFILE, COMPOSE, SERVICE], ids=lambda path: path.name)
 def test_every_setting_that_is_named_exists(path: Path) -> None:
     assert set(re.findall(rf"\b{PREFIX}\w+", path.read_text())) <= SETTINGS
 
 
 @needs_systemd
-def test_systemd_finds_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("ExecStart=/opt/topicd/bin/topicd", f"ExecStart={sys.executable}"))
+def test_systemd_finds_nothing_to_say_about_the_units(tmp_path: Path) -> None:
+    copies = [tmp_path / path.name for path in (UNIT, BACKUP, TIMER)]
+    for path, copy in zip((UNIT, BACKUP, TIMER), copies, strict=True):
+        copy.write_text(path.read_text().replace("ExecStart=/opt/topicd/bin/topicd", f"ExecStart={sys.executable}"))
     done = subprocess.run(
-        ["systemd-analyze", "verify", copy], capture_output=True, text=True, timeout=LIMIT_S, check=False
+        ["systemd-analyze", "verify", *copies], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     told = [line for line in (done.stdout + done.stderr).splitlines() if UNIT.stem in line]  # other units may be ill
     assert told == []
 
 
 @needs_systemd
-def test_the_unit_is_shut_in() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(UNIT)]
+@pytest.mark.parametrize("path", [UNIT, BACKUP], ids=lambda path: path.name)
+def test_the_units_are_shut_in(path: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout[-300:]
+
+
+def test_the_backup_is_shut_in_as_the_daemon_is() -> None:
+    def sandbox(path: Path) -> list[str]:
+        return re.findall(r"^ProtectSystem=.*?^SystemCallErrorNumber=\w+$", path.read_text(), re.MULTILINE | re.DOTALL)
+
+    assert len(sandbox(UNIT)) == 1
+    assert sandbox(UNIT) == sandbox(BACKUP)
+    assert (unit()["User"], unit()["Group"]) == (unit(BACKUP)["User"], unit(BACKUP)["Group"])
 
 
 def test_the_unit_fits_the_daemon() -> None:
@@ -104,15 +118,13 @@ def test_the_unit_fits_the_daemon() -> None:
     assert keys["KillMode"] == ["mixed"]
 
 
-def test_the_unit_asks_for_no_watchdog_while_none_is_fed() -> None:
-    fed = any("watchdog=" in path.read_text() for path in (TOP / "daemon/topicd").glob("*.py"))
-    assert fed or "WatchdogSec" not in unit()
-
-
-def test_the_commands_in_the_unit_name_what_is_here() -> None:
-    head = UNIT.read_text().partition("[Unit]")[0]
-    assert re.findall(r"useradd .* (\w+)$", head, re.MULTILINE) == unit()["User"] == unit()["Group"]
-    assert pinned(head) == ["base", "embedded"]
+def test_the_scripts_put_in_place_what_the_units_name() -> None:
+    said = INSTALL.read_text()
+    assert re.search(r"BLOCKS='([a-z ]+)'", said)[1].split() == ["base", "embedded"]  # type: ignore[index]
+    assert re.findall(r"useradd .* (\w+)$", said, re.MULTILINE) == unit()["User"] == unit()["Group"]
+    for path in ("/opt/topicd", f"/var/lib/{unit()['StateDirectory'][0]}", "/var/backups/topicd", "/etc/topicd.env"):
+        assert f"={path}" in said
+        assert path in (TOP / "scripts/uninstall.sh").read_text()
 
 
 def pinned(text: str) -> list[str]:
