@@ -113,6 +113,7 @@ def test_the_unit_fits_the_daemon() -> None:
     assert keys["ExecStart"] == ["/opt/topicd/bin/topicd run"]
     assert (keys["Type"], keys["NotifyAccess"]) == (["notify"], ["main"])
     assert keys["RestartPreventExitStatus"] == [str(cli.CONFIG)]
+    assert seconds(keys["WatchdogSec"][0]) == 60
     assert f"TOPICD_HOME=/var/lib/{keys['StateDirectory'][0]}" in keys["Environment"]
     assert seconds(keys["TimeoutStopSec"][0]) > stop_worst_s()
     assert keys["KillMode"] == ["mixed"]
