@@ -214,7 +214,7 @@ def test_no_library_reports_home() -> None:
 
 def test_compose_includes_the_daemon() -> None:
     included = yaml.safe_load(COMPOSE.read_text())["include"]
-    assert [(TOP / path).resolve() for path in included] == [SERVICE]
+    assert SERVICE in [(TOP / path).resolve() for path in included]
     build = service()["build"]
     assert ((SERVICE.parent / build["context"]).resolve(), build["dockerfile"]) == (TOP, "docker/Dockerfile")
 
