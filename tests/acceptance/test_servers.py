@@ -249,6 +249,43 @@ def test_a_secret_is_not_in_what_is_made(servers: Afield, make_home: Callable[..
     assert three.asked
 
 
+CANARY = "Zanzibar's tortoises outlive their keepers"
+TOLD = f"---\nscenes: 2\n---\n# {CANARY} one\n\nOf those who come after: {CANARY} two.\n"
+
+
+def gossip(server: Serving, status: int) -> None:
+    """Have a server refuse everything, and repeat in its words all that it was asked, as validators do."""
+
+    @web.middleware
+    async def refuse(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.method == "GET":
+            return await handler(request)
+        asked = json.dumps(await request.json(), ensure_ascii=False)
+        return web.json_response({"error": f"cannot take {asked[asked.index('Zanzibar') - 30 :]}"}, status=status)
+
+    server.app.middlewares.append(refuse)
+
+
+@pytest.mark.parametrize("status", [None, 400, 422, 500])
+def test_a_topics_text_is_not_in_the_log(servers: Afield, make_home: Callable[..., Home], status: int | None) -> None:
+    server = OllamaServer(answers=(script_answer(2, title=f"{CANARY} three"),))
+    if status:
+        gossip(server, status)
+    servers.up(server)
+    home = make_home(OLLAMA_BASE_URL=server.url, TOPICD_ATTEMPTS_MAX="1")
+    with running(home) as daemon:
+        home.drop("a.md", TOLD)
+        until(lambda: daemon.events("job.failed") or daemon.events("job.done"), "it has ended")
+        assert CANARY in json.dumps(server.asked) or status
+        for told in (daemon._log_path.read_text(), get(daemon, "/metrics"), get(daemon, "/readyz")):
+            for start in range(len(CANARY) - 20):
+                assert CANARY[start : start + 20] not in told
+        assert bool(daemon.events("job.done")) == (status is None)
+        assert daemon.stop() == 0
+
+
 def test_unverified_certificates_are_warned_of(servers: Afield, make_home: Callable[..., Home]) -> None:
     home = make_home(OLLAMA_BASE_URL=ollama(servers).url, SSL_VERIFY="false")
     with running(home) as daemon:

@@ -1245,6 +1245,12 @@ BACKENDS = (
         f"{CLIENT}test_a_secret_that_an_answer_repeats_is_in_no_value[token]",
     ),
     Fault(
+        "a server's words repeat the topic",
+        "raise classify(await self._refusal(response), server=self.server, sent=body)",
+        "raise classify(await self._refusal(response), server=self.server)",
+        "acceptance/test_servers.py::test_a_topics_text_is_not_in_the_log[422]",
+    ),
+    Fault(
         "a job that the backend dies of each time tried for ever",
         "        return name in self.tested\n",
         "        return False\n",

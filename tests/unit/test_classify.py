@@ -205,3 +205,23 @@ def test_excerpt_is_short() -> None:
 def test_importing_the_client_does_not_load_httpx() -> None:
     code = "import sys, topicd.backends.client; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+PROMPT = "Write of the tides: the Moon pulls on the sea, twice a day."
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (f"bad prompt: {PROMPT}", "bad prompt:…"),
+        (f"in {PROMPT[5:40]}, nothing", "in…, nothing"),
+        ("the Moon pulls on it", "the Moon pulls on it"),
+        ("no model llama3.2:3b-instruct-q4_K_M", "no model llama3.2:3b-instruct-q4_K_M"),
+        ("", ""),
+    ],
+)
+def test_what_repeats_the_request_is_left_out(words: str, shown: str) -> None:
+    sent = {"model": "llama3.2:3b-instruct-q4_K_M", "messages": [{"role": "user", "content": f"{PROMPT}\n"}]}
+    assert excerpt(words, sent) == shown
+    refusal = httpx.Response(422, json={"error": words})
+    assert (PROMPT[10:30] in str(classify(refusal, sent=sent))) == (PROMPT[10:30] in shown)

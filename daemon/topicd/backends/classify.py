@@ -2,7 +2,8 @@
 
 Owns the tables of statuses and exceptions. Promises an answer for every response and every exception, without
 any I/O. Never puts userinfo, headers or tokens into a message; of a server's own words only a short, cleaned
-excerpt. Never imports httpx before there is something to classify.
+excerpt, without what merely repeats the request: whoever reads the log need not read the topics. Never imports httpx
+before there is something to classify.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from topicd.errors import Rejected, RetryLater, TopicdError, Unavailable, Unusable
@@ -27,6 +29,10 @@ _ErrorRow = tuple[tuple[type[BaseException], ...], type[TopicdError], str, str, 
 
 _AFTER_S_MAX: Final = 3600.0
 _EXCERPT_CHARS_MAX: Final = 200
+_REPEATED_CHARS_MIN: Final = 20
+"""A shorter run may be in both by chance."""
+_NAMES: Final = frozenset({"model", "voice"})
+"""Of a request: what a server rightly names when it lacks it."""
 
 _LOGIN_HINT = "check the user, password or token that is set for this server"
 _ADDRESS_HINT = "check the server's address: something else may answer there"
@@ -69,16 +75,17 @@ class AnswerCutError(Exception):
     """The connection broke after the answer had begun."""
 
 
-def classify(trouble: httpx.Response | Exception, *, server: str = "the server") -> TopicdError:
+def classify(trouble: httpx.Response | Exception, *, server: str = "the server", sent: object = None) -> TopicdError:
     """Return what should be done about a response or an exception.
 
     Args:
         trouble: a response whose body is read, or what httpx, ssl, socket, json or asyncio raised.
         server: host and port, for the message.
+        sent: the request's body, JSON values; what the server repeats of it is left out.
     """
     if isinstance(trouble, Exception):
         return classify_exception(trouble, server)
-    words = "" if trouble.status_code in _SILENT else _words(trouble)
+    words = "" if trouble.status_code in _SILENT else _words(trouble, sent)
     return classify_status(trouble.status_code, after_s=after_s_of(trouble.headers), server=server, words=words)
 
 
@@ -124,22 +131,46 @@ def classify_exception(error: Exception, server: str) -> TopicdError:
     return RetryLater("request_failed", f"the request to {server} failed ({type(error).__name__}).")
 
 
-def excerpt(text: str) -> str:
-    """Return the beginning of foreign text, fit for a message: one line, printable, without secrets."""
-    printable = "".join(char if char.isprintable() else " " for char in text[: 10 * _EXCERPT_CHARS_MAX])
-    return _SECRETS.sub("…", " ".join(printable.split()))[:_EXCERPT_CHARS_MAX]
+def excerpt(text: str, sent: object = None) -> str:
+    """Return the beginning of foreign text, fit for a message: one line, printable, without secrets.
+
+    Args:
+        text: a server's words.
+        sent: what it had been asked, JSON values; a run of it in the text becomes an ellipsis, a model's name aside.
+    """
+    cleaned = _SECRETS.sub("…", _one_line(text[: 10 * _EXCERPT_CHARS_MAX]))[:_EXCERPT_CHARS_MAX]
+    asked = _one_line(" ".join(_strings(sent)))
+    repeated = set[int]()
+    for start in range(len(cleaned) - _REPEATED_CHARS_MIN + 1):
+        if cleaned[start : start + _REPEATED_CHARS_MIN] in asked:
+            repeated.update(range(start, start + _REPEATED_CHARS_MIN))
+    runs = groupby(enumerate(cleaned), key=lambda at: at[0] in repeated)
+    return "".join("…" if is_repeated else "".join(char for _, char in run) for is_repeated, run in runs)
 
 
-def _words(response: httpx.Response) -> str:
+def _one_line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(_strings(item) for key, item in value.items() if key not in _NAMES)
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(_strings, value))
+
+
+def _words(response: httpx.Response, sent: object) -> str:
     try:
         said = json.loads(response.content)
     except (ValueError, RecursionError):
         plain = response.headers.get("content-type", "").startswith("text/plain")
-        return excerpt(response.text) if plain else ""
+        return excerpt(response.text, sent) if plain else ""
     if not isinstance(said, dict):
         return ""
     parts = [_phrase(said.get(key)) for key in ("error", "message", "detail", "errors")]
-    return excerpt(" ".join(dict.fromkeys(part for part in parts if part)))
+    return excerpt(" ".join(dict.fromkeys(part for part in parts if part)), sent)
 
 
 def _phrase(value: Any) -> str:

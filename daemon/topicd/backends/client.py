@@ -242,7 +242,7 @@ class Client:
             if response.is_success:
                 return response
             async with contextlib.aclosing(response):
-                raise classify(await self._refusal(response), server=self.server)
+                raise classify(await self._refusal(response), server=self.server, sent=body)
 
     async def _refusal(self, response: httpx.Response) -> httpx.Response:
         """Return a copy with the beginning of the body: a refusal may be as long as it likes."""

@@ -125,7 +125,7 @@ class Ollama:
         try:
             async with contextlib.aclosing(self._client.post_lines("/api/generate", body, is_work=False)) as lines:
                 async for line in lines:
-                    _check(line)
+                    _check(line, body)
         except Unusable as error:
             if error.cause != "not_found":
                 raise
@@ -159,7 +159,7 @@ class Ollama:
         parts: list[str] = []
         async with contextlib.aclosing(self._client.post_lines("/api/chat", body)) as lines:
             async for line in lines:
-                _check(line)
+                _check(line, body)
                 parts.append(_field(line.get("message"), "content"))
                 if line.get("done"):
                     return "".join(parts), str(line.get("done_reason") or "stop")
@@ -211,10 +211,10 @@ class Ollama:
         return Unusable("model_missing", message, hint=f"ollama pull {self._model}, or set one that is there")
 
 
-def _check(line: Mapping[str, Json]) -> None:
+def _check(line: Mapping[str, Json], body: Mapping[str, Json]) -> None:
     """Ollama says an error in a stream whose status is 200 already."""
     if "error" in line:
-        words = excerpt(str(line["error"]))
+        words = excerpt(str(line["error"]), body)
         raise RetryLater("stream_error", f"Ollama broke off: {words}", hint="look into Ollama's own log")
 
 

@@ -135,29 +135,29 @@ class OpenAIChat:
         refusal: list[str] = []
         async with contextlib.aclosing(self._client.post_events(self._server.route, body)) as events:
             async for event in events:
-                self._check(event)
+                self._check(event, body)
                 choice = _first(event)
                 parts.append(_field(choice.get("delta"), "content"))
                 refusal.append(_field(choice.get("delta"), "refusal"))
                 if reason := _field(choice, "finish_reason"):
-                    self._check_refusal(reason, "".join(refusal))
+                    self._check_refusal(reason, "".join(refusal), body)
                     return "".join(parts), reason
         return "".join(parts), ""
 
-    def _check(self, event: Mapping[str, Json]) -> None:
+    def _check(self, event: Mapping[str, Json], body: Mapping[str, Json]) -> None:
         """Servers say an error in a stream whose status is 200 already; vLLM marks it by its kind."""
         if event.get("error") or event.get("object") == "error":
             said = event.get("error") or event
-            words = excerpt(_field(said, "message") or str(said))
+            words = excerpt(_field(said, "message") or str(said), body)
             hint = "look into the server's own log"
             raise RetryLater("stream_error", f"{self._client.server} broke off: {words}", hint=hint)
 
-    def _check_refusal(self, reason: str, words: str) -> None:
+    def _check_refusal(self, reason: str, words: str, body: Mapping[str, Json]) -> None:
         if reason == "content_filter":
             message = f"{self._client.server} held the answer back by its content filter."
             raise Rejected("script_refused", message, hint=_REFUSED_HINT)
         if words:
-            raise Rejected("script_refused", f"the model refuses: {excerpt(words)}", hint=_REFUSED_HINT)
+            raise Rejected("script_refused", f"the model refuses: {excerpt(words, body)}", hint=_REFUSED_HINT)
 
 
 def _response_format(form: str, scenes: int) -> Mapping[str, Json]:
