@@ -104,7 +104,7 @@ soak: .venv/installed-dev ## the same tests, for long: more seeds, kills, races,
 	@touch $@
 
 .PHONY: bench
-bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts, backlogs, the demo, downloads, the idle daemon
+bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts, backlogs, the demo, downloads, the idle daemon, scrapes, the log
 	$(BIN)/python bench/pickup.py
 	$(BIN)/python -m bench.spool
 	$(BIN)/python bench/burst.py
@@ -112,6 +112,8 @@ bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts
 	$(BIN)/python bench/demo.py
 	$(BIN)/python bench/download.py
 	$(BIN)/python bench/idle.py
+	$(BIN)/python -m bench.scrape
+	$(BIN)/python -m bench.log
 
 # === RELEASE ===
 

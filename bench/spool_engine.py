@@ -148,12 +148,13 @@ class Topicd:
     """The engine and the store.
 
     Args:
-        with_telemetry: whether the daemon's own sinks see every event: a JSON log, written to nowhere, and the metrics.
+        with_log: whether every event is written, as JSON, to nowhere.
+        with_metrics: whether every event is counted.
     """
 
-    def __init__(self, *, with_telemetry: bool = False) -> None:
+    def __init__(self, *, with_log: bool = False, with_metrics: bool = False) -> None:
         self.fsyncs: int | None = 0
-        self._with_telemetry = with_telemetry
+        self._sinks = [*(_log() if with_log else []), *(_metrics() if with_metrics else [])]
         self._disk = CountingDisk()
         self._store: Store
         self._files: list[Path] = []
@@ -180,7 +181,7 @@ class Topicd:
 
     async def _run(self, in_flight: int) -> None:
         flow = Flow(len(self._files), in_flight)
-        events = Events([flow, *(_sinks() if self._with_telemetry else [])])
+        events = Events([flow, *self._sinks])
         root, durable = self._store.spool.root, self._store.durable
         gate = StorageGate(root=root, durable=durable, events=events, min_free_bytes=0)
         engine = Engine(
@@ -218,8 +219,12 @@ class Topicd:
             first.expect()
 
 
-def _sinks() -> list[Sink]:
+def _log() -> list[Sink]:
     logs.configure(format="json", level="info", stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123 - lives as long as the process
+    return [logs.LogSink()]
+
+
+def _metrics() -> list[Sink]:
     metrics = Metrics(
         list(Stage),
         causes=sorted(CAUSES),
@@ -228,4 +233,4 @@ def _sinks() -> list[Sink]:
         version=__version__,
         present=Present(tree=lambda: TreeState({}, {}, 0)),
     )
-    return [logs.LogSink(), MetricSink(metrics)]
+    return [MetricSink(metrics)]

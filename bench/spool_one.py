@@ -27,7 +27,8 @@ CONTESTANTS: Final[Mapping[str, Callable[[], Contestant]]] = {
     "huey": Huey,
     "huey-workers": partial(Huey, workers=WORKERS),
     "topicd": Topicd,
-    "topicd-telemetry": partial(Topicd, with_telemetry=True),
+    "topicd-log": partial(Topicd, with_log=True),
+    "topicd-telemetry": partial(Topicd, with_log=True, with_metrics=True),
 }
 
 
