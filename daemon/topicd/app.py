@@ -113,7 +113,7 @@ class App:
             rescan_s=settings.rescan_s,
             poll_s=settings.poll_s,
             events=self._events,
-            rescans=self._intake.rescan,
+            rescans=self._rescan,
         )
 
     def _made_metrics(self) -> Metrics:
@@ -296,6 +296,10 @@ class App:
         for stage, backend in self._backends.each().items():
             for state in backend.servers() if isinstance(backend, HasServers) else ():
                 yield stage, state
+
+    def _rescan(self) -> None:
+        self._events.emit("watcher.rescanned")
+        self._intake.rescan()
 
     def _on_fsync(self, seconds: float) -> None:
         self._metrics.fsync_seconds.observe(seconds)

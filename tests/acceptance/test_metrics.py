@@ -28,7 +28,9 @@ def test_a_job_is_seen_by_every_metric_it_should_be(tmp_path: Path) -> None:
         home.drop("tides.md", TOPIC)
         until(lambda: home.ids("output"), "it is done")
         daemon.event("job.done")
-        samples = scraped(load(home.spool / ".lock")["port"])
+        port = load(home.spool / ".lock")["port"]
+        until(lambda: scraped(port)["topicd_rescans_total"] >= 2, "the directories were looked at by the clock")
+        samples = scraped(port)
     assert samples["topicd_jobs stage=done"] == 1
     assert samples["topicd_jobs_accepted_total"] == samples["topicd_jobs_done_total"] == 1
     assert samples["topicd_jobs_in_work stage=audio"] == 0

@@ -195,3 +195,15 @@ def test_misfits_are_seen() -> None:
 @pytest.mark.parametrize("path", sorted(SOURCES.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCES)))
 def test_every_emit_in_the_daemon_fits(path: Path) -> None:
     assert misfits(path.read_text("utf-8")) == []
+
+
+def test_each_event_is_told_somewhere() -> None:
+    listeners = {"events.py", "advice.py", "counting.py", "pulse.py", "manager.py"}
+    named = {
+        node.value
+        for path in SOURCES.rglob("*.py")
+        if path.name not in listeners
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant)
+    }
+    assert EVENTS.keys() <= named
