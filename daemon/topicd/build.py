@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from topicd import servers
+from topicd import __version__, servers
 from topicd.backends.base import AudioBackend, Backend, ImageBackend, ScriptBackend
 from topicd.backends.embedded.worker import Worker
+from topicd.backends.trust import trust
 from topicd.errors import TopicdError, Unusable
 from topicd.gpu import Gpu
 from topicd.policy import Policy
@@ -28,6 +29,7 @@ from topicd.telemetry.events import Events
 
 if TYPE_CHECKING:
     from topicd.backends.voices import Arrivals
+    from topicd.telemetry.otlp import Otlp
 
 PRESS_START_TIMEOUT_S: Final = 60.0
 PRESS_REPLY_BYTES_MAX: Final = 1_048_576
@@ -55,6 +57,23 @@ class Backends:
     def each(self) -> Mapping[Stage, Backend]:
         """Return them by stage."""
         return {Stage.SCRIPTS: self.script, Stage.AUDIO: self.audio, Stage.IMAGES: self.image}
+
+
+def receiver(settings: Settings, lost: Callable[[int], None]) -> "Otlp | None":
+    """Return where spans are sent; None when nowhere.
+
+    Raises:
+        Unusable: OpenTelemetry is not installed, or the CA file cannot be used.
+    """
+    if not settings.traces_url:
+        return None
+    try:
+        from topicd.telemetry.otlp import Otlp  # noqa: PLC0415 - OpenTelemetry; an extra, and 40 MB of memory
+    except ModuleNotFoundError as error:
+        hint = "pip install 'topicd[otel]', or empty TOPICD_TRACES_URL"
+        raise Unusable("otel_missing", "OpenTelemetry is not installed.", hint=hint) from error
+    tls = trust(verify=settings.ssl_verify, ca_file=settings.ssl_ca_file)
+    return Otlp(settings.traces_url[0], version=__version__, lost=lost, tls=tls)
 
 
 def policy(settings: Settings) -> Policy:

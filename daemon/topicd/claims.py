@@ -21,6 +21,7 @@ from topicd.job import Job
 from topicd.spool import DONE, Spool
 from topicd.states import SPOOL_PLACES, Stage
 from topicd.telemetry.events import rfc3339
+from topicd.telemetry.tracing import trace_id
 from topicd.topic import source_slug
 
 ELSEWHERE: Final = tuple(place for place in (*SPOOL_PLACES, DONE) if place != Stage.SCRIPTS)
@@ -71,7 +72,15 @@ class Claims:
         """
         now = self._clock()
         path = self._new_directory(now, source.name)
-        job = Job(id=path.name, source=source.name, sha256=sha256, bytes=size, accepted=rfc3339(now), accepted_s=now)
+        job = Job(
+            id=path.name,
+            source=source.name,
+            sha256=sha256,
+            bytes=size,
+            accepted=rfc3339(now),
+            accepted_s=now,
+            trace_id=trace_id(path.name),
+        )
         marked = self._spool.marker(Stage.SCRIPTS, job.id, marker) if marker else None
         try:
             self._durable.fill(path / files.JOB, files.encode(job))

@@ -48,6 +48,7 @@ class Damaged(Rejected):
 
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=0, le=TIME_MAX_S)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+TraceId = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 InnerPath = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=255)]
 """A path that leads nowhere but into the job's directory."""
 
@@ -105,6 +106,7 @@ class Job:
         last_error: the latest trouble; empty before any.
         source_left: (device, inode, mtime in ns) of the file still to be removed from an `input/` on another
             file system.
+        trace_id: of the job's trace (`telemetry/tracing.py`), for who reads this file; empty in an older version's.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Job:
     not_before_s: Finite = 0.0
     last_error: Trouble | None = None
     source_left: tuple[int, int, int] | None = None
+    trace_id: TraceId = ""
 
     def begin(self, stage: str) -> Self:
         """Count an attempt at a stage."""

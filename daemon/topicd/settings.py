@@ -153,6 +153,11 @@ class Settings(ServerSettings):
     page_hosts: HostNames = Field(
         (), description="names by which a browser may ask for the page, such as topicd.example.org; with commas"
     )
+    traces_url: Urls = Field(
+        (),
+        max_length=1,
+        description="where traces are sent by OTLP over HTTP, such as http://tempo:4318; empty: nowhere",
+    )
     log_format: Literal["auto", "json", "text", "journal"] = Field(
         "auto", description="auto (journal under systemd, text on a terminal, else json), json, text or journal"
     )

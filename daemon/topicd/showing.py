@@ -1,14 +1,16 @@
-"""What the page shows, from the tree and from the daemon itself.
+"""What the page and the metrics show of the tree and of the daemon itself.
 
-Owns how the report is put together for the page. Promises that each look costs one scan of each directory and the files
-of the few jobs that are shown, however many there are, that the daemon is not asked over its own port, and that a job
-which moves away while it is read is no error. Each may wait for the disk: not for the event loop.
+Owns how the report is put together for the page, and what is counted for a scrape. Promises that each look costs one
+scan of each directory and the files of the few jobs that are shown, however many there are, that the daemon is not
+asked over its own port, and that a job which moves away while it is read is no error. Each may wait for the disk: not
+for the event loop.
 """
 
 import contextlib
 import json
 import math
 import stat
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 from topicd import __version__, readiness
 from topicd import job as files
+from topicd.durable import free_bytes
 from topicd.errors import TopicdError
 from topicd.job import Scenes, time_of
 from topicd.report import Report, scenes_of
@@ -24,6 +27,7 @@ from topicd.stages.audio import TIMELINE
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 from topicd.telemetry.events import rfc3339
+from topicd.telemetry.present import TreeState
 from topicd.web import Health
 from topicd.web.pulse import Pulse
 from topicd.workspace import Workspace, read_limited, stage_of
@@ -34,6 +38,20 @@ FAILURES_MAX: Final = 10
 PICTURES: Final = ("images/title.png", "images/001.png")
 
 Json = dict[str, Any]
+
+
+def counts(spool: Spool, run: str) -> TreeState:
+    """Return what the directories say, for a scrape; `run` is the daemon's own, whose jobs are in work."""
+    now = time.time()
+    seen = {str(place): spool.survey(place, oldest=1) for place in (*SPOOL_PLACES, DONE)}
+    in_work = {str(stage): sum(each.run == run for each in seen[stage].markers) for stage in Stage}
+    jobs = {"done" if place == DONE else place: survey.jobs for place, survey in seen.items()}
+    oldest = dict[str, float]()
+    for place in SPOOL_PLACES:
+        with contextlib.suppress(Exception):  # a job that moves or is damaged has no age to tell
+            for name in seen[place].oldest:
+                oldest[str(place)] = max(0.0, now - spool.read_job(spool.place(place) / name).accepted_s)
+    return TreeState(jobs=jobs, in_work=in_work, oldest_s=oldest, free_bytes=free_bytes(spool.root))
 
 
 class Showing:

@@ -1251,6 +1251,42 @@ BACKENDS = (
         "acceptance/test_servers.py::test_a_topics_text_is_not_in_the_log[422]",
     ),
     Fault(
+        "a trace is another after a restart",
+        'return _digest(f"trace of {job}")[:32]',
+        'return _digest(f"trace of {job} {os.getpid()}")[:32]',
+        "acceptance/test_traces.py::test_the_trace_goes_on_after_a_kill",
+    ),
+    Fault(
+        "servers are told of a span that nobody records",
+        'before = _traceparent.set(f"00-{trace_id(job)}-{span_id}-01" if is_sent else "")',
+        'before = _traceparent.set(f"00-{trace_id(job)}-{new_span_id()}-01" if is_sent else "")',
+        "acceptance/test_traces.py::test_a_server_is_told_and_a_failure_is_an_error",
+    ),
+    Fault(
+        "servers are told of traces though none are sent",
+        'before = _traceparent.set(f"00-{trace_id(job)}-{span_id}-01" if is_sent else "")',
+        'before = _traceparent.set(f"00-{trace_id(job)}-{span_id}-01")',
+        "acceptance/test_traces.py::test_off_nothing_is_sent_loaded_or_told",
+    ),
+    Fault(
+        "a unit that failed has no span",
+        "            self._unit(fields, attempt, unit, attempt.units[unit], error)\n",
+        "            pass\n",
+        "acceptance/test_traces.py::test_a_server_is_told_and_a_failure_is_an_error",
+    ),
+    Fault(
+        "the end waits for a receiver that says nothing",
+        "        ending.join(END_S)\n",
+        "        ending.join()\n",
+        "acceptance/test_traces.py::test_a_receiver_in_trouble_costs_neither_work_nor_the_end[silent]",
+    ),
+    Fault(
+        "OpenTelemetry's own words are in the log",
+        'logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)',
+        'logging.getLogger("opentelemetry").setLevel(logging.WARNING)',
+        "acceptance/test_traces.py::test_a_receiver_in_trouble_costs_neither_work_nor_the_end[away]",
+    ),
+    Fault(
         "a job that the backend dies of each time tried for ever",
         "        return name in self.tested\n",
         "        return False\n",

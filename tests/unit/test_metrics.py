@@ -105,7 +105,15 @@ class Daemon:
         ("stage.started", {"job": "j", "stage": "scripts", "attempt": 1}, {"attempts_total stage=scripts": 1}),
         (
             "backend.asked",
-            {"job": "j", "stage": "audio", "unit": "u", "backend": "ollama", "outcome": "ok", "seconds": 3.0},
+            {
+                "job": "j",
+                "stage": "audio",
+                "unit": "u",
+                "backend": "ollama",
+                "outcome": "ok",
+                "seconds": 3.0,
+                "span_id": "s",
+            },
             {
                 "backend_requests_total backend=ollama outcome=ok": 1,
                 "backend_request_seconds_count backend=ollama": 1,
@@ -114,7 +122,15 @@ class Daemon:
         ),
         (
             "backend.asked",
-            {"job": "j", "stage": "audio", "unit": "u", "backend": "/x", "outcome": "y", "seconds": 0.0},
+            {
+                "job": "j",
+                "stage": "audio",
+                "unit": "u",
+                "backend": "/x",
+                "outcome": "y",
+                "seconds": 0.0,
+                "span_id": "s",
+            },
             {"backend_requests_total backend=other outcome=other": 1, "backend_request_seconds_count backend=other": 1},
         ),
         ("intake.rescanned", {"found": 3}, {"rescan_finds_total": 3}),

@@ -41,6 +41,7 @@ SHOW = {
     "state",
     "source",
     "sha256",
+    "trace_id",
     "bytes",
     "accepted",
     "attempts",

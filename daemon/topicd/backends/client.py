@@ -29,6 +29,7 @@ from topicd.backends.limits import Limits, Rate
 from topicd.backends.scrub import Scrub
 from topicd.backends.trust import trust
 from topicd.errors import TopicdError, Unusable
+from topicd.telemetry import tracing
 
 if TYPE_CHECKING:
     import httpx
@@ -235,7 +236,7 @@ class Client:
     async def _open_once(self, method: str, path: str, body: Mapping[str, Json] | None) -> httpx.Response:
         # ASCII JSON: a lone surrogate in foreign text must not break the encoding.
         content = None if body is None else json.dumps(body).encode("ascii")
-        headers = {} if body is None else {"content-type": "application/json"}
+        headers = {**({} if body is None else {"content-type": "application/json"}), **tracing.headers()}
         with self._classified():
             request = self._http.build_request(method, path, content=content, headers=headers)
             response = await self._http.send(request, stream=True)

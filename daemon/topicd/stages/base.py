@@ -17,6 +17,7 @@ from topicd.errors import Awaited, Rejected, RetryLater, Unavailable, Unusable
 from topicd.job import Job
 from topicd.stages.ask import ask
 from topicd.telemetry.events import Events
+from topicd.telemetry.tracing import calling
 from topicd.threads import offload
 from topicd.workspace import Workspace
 
@@ -122,24 +123,26 @@ class Units:
     ) -> T:
         """Return the backend's answer, as `ask.ask` does, and tell how the call went."""
         began, outcome = time.monotonic(), "cancelled"
-        try:
-            answer = await ask(method, request, kind, unit=unit, timeout_s=timeout_s)
-            outcome = "ok"
-        except Exception as error:
-            outcome = _OUTCOMES.get(type(error), "other")
-            raise
-        else:
-            return answer
-        finally:
-            self.events.emit(
-                "backend.asked",
-                job=self.job.id,
-                stage=self.stage,
-                unit=unit,
-                backend=self.backend,
-                outcome=outcome,
-                seconds=round(time.monotonic() - began, 3),
-            )
+        with calling(self.job.id, is_sent=self.events.is_traced) as span_id:
+            try:
+                answer = await ask(method, request, kind, unit=unit, timeout_s=timeout_s)
+                outcome = "ok"
+            except Exception as error:
+                outcome = _OUTCOMES.get(type(error), "other")
+                raise
+            else:
+                return answer
+            finally:
+                self.events.emit(
+                    "backend.asked",
+                    job=self.job.id,
+                    stage=self.stage,
+                    unit=unit,
+                    backend=self.backend,
+                    outcome=outcome,
+                    seconds=round(time.monotonic() - began, 3),
+                    span_id=span_id,
+                )
 
     def finished(self, unit: str) -> None:
         """The unit in hand is on disk."""

@@ -26,6 +26,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "watcher.overflowed": "Nothing: every directory was looked at. A larger fs.inotify.max_queued_events avoids it.",
     "watcher.wake_failed": "Report it with its traceback. Directories are looked at by the clock meanwhile.",
     "storage.trouble": "Free some space, or mend the disk. Everything goes on by itself; no attempt is lost.",
+    "traces.lost": "See whether TOPICD_TRACES_URL is up and takes OTLP. Work goes on; those spans are gone.",
     "log.repeated": "Look at those that were shown before it: each has its cause and its hint.",
     "download.failed": "It is tried again by itself where a job waits for it. Check the address and the network.",
 }

@@ -132,7 +132,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "backend.asked": _spec(
             "debug",
             "{job}: {backend} asked for {unit}: {outcome} after {seconds} s",
-            "job stage unit backend outcome seconds",
+            "job stage unit backend outcome seconds span_id",
         ),
         "backend.unavailable": _spec(
             "warning",
@@ -163,6 +163,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         ),
         "storage.trouble": _spec("error", "everything waits for the disk: {error}", "error"),
         "storage.ok": _spec("info", "the disk is well again"),
+        "traces.lost": _spec("warning", "{count} spans were not taken by the receiver of traces", "count"),
         "log.repeated": _spec(
             "warning", "{count} more of {of} in a minute, not shown: {cause}", "of count cause stage"
         ),
@@ -176,12 +177,18 @@ class Events:
     Args:
         sinks: who sees each event, in this order.
         context: returns what else is known of an event with these fields, such as the `trace_id` of its job.
+        is_traced: whether a sink sends traces, so that servers are to be told which one they are asked for.
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], context: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
+        self,
+        sinks: Sequence[Sink],
+        context: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None,
+        *,
+        is_traced: bool = False,
     ) -> None:
         self._sinks = tuple(sinks)
+        self.is_traced: Final = is_traced
         self._context = context
         self._reported: set[tuple[int, str]] = set()
 
