@@ -26,7 +26,7 @@ install: .venv/installed ## install topicd with the embedded backends into .venv
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	scripts/pins.sh dev | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
+	scripts/pins.sh piper dev | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
 	@touch $@
 
 .PHONY: env-example

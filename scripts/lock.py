@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write constraints.txt anew: every version pinned with its hashes, in blocks that installs choose from.
 
-The blocks are `base`, `otel`, `embedded`, `systemd`, `build`, `dev` and `bench`, each without what is in one before it;
-`scripts/pins.sh BLOCK…` prints the lines of some of them. Needs uv on PATH. Run it when a dependency changes, then run
-the tests and commit both files.
+The blocks are `base`, `otel`, `embedded`, `systemd`, `piper`, `build`, `dev` and `bench`, each without what is in one
+before it, but `build`, which is complete with `base` alone; `scripts/pins.sh BLOCK…` prints the lines of some of them.
+Needs uv on PATH. Run it when a dependency changes, then run the tests and commit both files.
 """
 
 import re
@@ -61,6 +61,7 @@ def main() -> int:
         # After `otel`, which it shares protobuf with.
         "embedded": resolve("--extra", "embedded"),
         "systemd": resolve("--extra", "systemd"),
+        "piper": resolve("--extra", "embedded", "--group", "pyproject.toml:piper"),
         "build": resolve("--group", "pyproject.toml:build"),
         "dev": resolve("--all-extras", "--group", "pyproject.toml:dev"),
         "bench": everything,
@@ -68,7 +69,9 @@ def main() -> int:
     out, placed = [HEAD], set[str]()
     for block, names in needed.items():
         out.append(f"\n# block: {block}\n")
-        out += [everything[name] for name in sorted(names) if name not in placed]
+        # A wheel is built where nothing is but `base`.
+        there = set(needed["base"]) if block == "build" else placed
+        out += [everything[name] for name in sorted(names) if name not in there]
         placed |= set(names)
     (TOP / "constraints.txt").write_text("".join(out))
     return 0

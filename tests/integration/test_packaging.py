@@ -1,5 +1,6 @@
 """The unit, the image and the compose files, as far as they can be held to the code without an engine."""
 
+import ast
 import asyncio
 import json
 import re
@@ -121,7 +122,7 @@ def test_the_unit_fits_the_daemon() -> None:
 
 def test_the_scripts_put_in_place_what_the_units_name() -> None:
     said = INSTALL.read_text()
-    assert re.search(r"BLOCKS='([a-z ]+)'", said)[1].split() == ["base", "embedded"]  # type: ignore[index]
+    assert re.search(r"BLOCKS='([a-z ]+)'", said)[1].split() == ["base", "otel", "embedded"]  # type: ignore[index]
     assert re.findall(r"useradd .* (\w+)$", said, re.MULTILINE) == unit()["User"] == unit()["Group"]
     for path in ("/opt/topicd", f"/var/lib/{unit()['StateDirectory'][0]}", "/var/backups/topicd", "/etc/topicd.env"):
         assert f"={path}" in said
@@ -140,10 +141,10 @@ def pinned(text: str) -> list[str]:
 
 
 def test_the_image_installs_only_what_is_pinned_by_hash() -> None:
-    assert pinned(DOCKERFILE.read_text()) == ["base", "embedded", "build"]
+    assert pinned(DOCKERFILE.read_text()) == ["base", "otel", "build", "embedded", "piper"]
     commands = [command for _, rest in instructions() for command in rest.split("&&")]
     installs = [command for command in commands if re.search(r"\bpip\b.* install ", command)]
-    assert len(installs) == 3
+    assert len(installs) == 5
     for install in installs:
         assert "--require-hashes -r pins.txt" in install or "--no-index" in install
         assert "--no-deps" in install
@@ -151,7 +152,12 @@ def test_the_image_installs_only_what_is_pinned_by_hash() -> None:
 
 def test_the_base_is_chosen_by_the_builder_and_no_frontend_is_fetched() -> None:
     assert instructions()[0] == ("ARG", "BASE=python:3.12-slim-bookworm")
-    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {"${BASE}", "libraries"}
+    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {
+        "${BASE}",
+        "libraries",
+        "embedded-libraries",
+        "runtime",
+    }
     assert "syntax=" not in DOCKERFILE.read_text()
 
 
@@ -173,14 +179,15 @@ def test_the_image_runs_as_nobody_and_hears_signals() -> None:
     owner = re.search(r"--owner=(\d+) --group=(\d+) /data\b", DOCKERFILE.read_text())
     assert owner
     assert last("USER") == ":".join(owner.groups()) == "10001:10001"
-    assert json.loads(last("ENTRYPOINT")) == ["topicd"]
-    assert json.loads(last("CMD")) == ["run"]
+    said = [json.loads(rest) for word, rest in instructions() if word in {"ENTRYPOINT", "CMD"}]
+    assert said[:2] == [["topicd"], ["run"]]
     assert last("STOPSIGNAL") == "SIGTERM"
 
 
 async def healthy(port: int) -> bool:
     """Run the image's health check, with this Python in place of the image's."""
-    program = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+    check = next(rest for word, rest in instructions() if word == "HEALTHCHECK" and "topicd.health" in rest)
+    program = json.loads(check.partition("CMD ")[2])
     assert program[0] == "/opt/topicd/bin/python"
     env = {"TOPICD_METRICS_PORT": str(port)}
     process = await asyncio.create_subprocess_exec(sys.executable, *program[1:], env=env, stderr=subprocess.DEVNULL)
@@ -213,8 +220,8 @@ def test_no_library_reports_home() -> None:
 
 
 def test_compose_includes_the_daemon() -> None:
-    included = yaml.safe_load(COMPOSE.read_text())["include"]
-    assert SERVICE in [(TOP / path).resolve() for path in included]
+    first, _ = yaml.safe_load(COMPOSE.read_text())["include"]
+    assert SERVICE in [(TOP / path).resolve() for path in first["path"]]
     build = service()["build"]
     assert ((SERVICE.parent / build["context"]).resolve(), build["dockerfile"]) == (TOP, "docker/Dockerfile")
 
@@ -234,6 +241,7 @@ def test_the_spool_is_one_volume_and_people_reach_the_rest() -> None:
     assert mounts == {
         f"{home}/input": "bind",
         f"{home}/output": "bind",
+        f"{home}/secrets": "bind",
         f"{home}/spool": "volume",
         f"{home}/cache": "volume",
     }
@@ -263,10 +271,10 @@ def test_root_hands_the_folders_over_and_does_nothing_else() -> None:
     assert folders["volumes"] == service()["volumes"]
     assert folders["cap_add"] == ["CHOWN"]
     assert folders["network_mode"] == "none"
-    assert folders["command"][1] == service()["user"]
-    assert {f"/data/{each}" for each in re.findall(r"in ([a-z ]+);", folders["command"][0])[0].split()} == {
-        mount["target"] for mount in folders["volumes"]
-    }
+    assert folders["command"] == [service()["user"]]
+    named = re.search(r"in (\(.*?\)):", folders["entrypoint"][-1])
+    assert named
+    assert {f"/data/{name}" for name in ast.literal_eval(named[1])} == {mount["target"] for mount in folders["volumes"]}
 
 
 def test_the_wheel_has_what_the_pages_are_made_with(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ SMALL_CONTEXT = 512
 WHOLE_TOKENS_MAX = 512
 NOWHERE = "http://127.0.0.1:1"
 SAY = [{"role": "user", "content": "Say what the sea is."}]
-STOPPED_S = 5.0
+STOPPED_S = 20.0
 # A hundred million weights follow few words better than many, and read them sooner.
 PROMPT = """\
 Title: $title

@@ -1,0 +1,184 @@
+"""The images and compose on a real engine, as docs/DEPLOYMENT.md says.
+
+What is `FROM` is a local Debian, and Ollama's and stable-diffusion.cpp's images are local ones under their names that
+speak the same protocols (`tests/fakes/images`): none can be pulled where tests run. Piper's server is the real one.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rig.compose import Project, project
+from rig.daemon import until
+from rig.engine import Engine, engine
+
+NAME = "topicd-test"
+USER = "12345:12345"
+TOP = Path(__file__).resolve().parents[2]
+BUILD_S = 900.0
+PROFILES = ("", "ollama", "piper-tts", "stable-diffusion", "monitoring", "monitoring-promtail", "*")
+TOPIC = "---\nscenes: 1\n---\n# Tides\n\nThe Moon pulls on the sea.\n"
+REPLACED = ("ollama/ollama:0.13.5", "ghcr.io/leejet/stable-diffusion.cpp:master-cuda")
+STOP_S_MAX = 20.0
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Engine]:
+    with engine() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def built(docker: Engine) -> Iterator[dict[str, str]]:
+    """Build all targets; return what a .env has to say for them to be used."""
+    base = docker.base_image()
+    for target in ("slim", "embedded", "piper"):
+        docker.run(
+            *("build", "--file", str(TOP / "docker/Dockerfile"), "--target", target, "--tag", f"{NAME}:{target}"),
+            *("--build-arg", f"BASE={base}", "--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc", str(TOP)),
+            limit_s=BUILD_S,
+        )
+    yield {"DAEMON_IMAGE": NAME, "DAEMON_BASE": base, "DAEMON_USER": USER}
+    docker.run("rmi", "--force", *(f"{NAME}:{target}" for target in ("slim", "embedded", "piper")), check=False)
+
+
+@pytest.fixture
+def here(docker: Engine, built: dict[str, str], tmp_path: Path) -> Iterator[Project]:
+    folder = tmp_path / f"topicd-test-{os.getpid()}-{time.monotonic_ns()}"
+    folder.mkdir()
+    with project(docker, folder, **built) as made:
+        yield made
+
+
+def inner_pid(here: Project) -> int:
+    """Return the daemon's process, as this machine counts: the first process of a container is its init."""
+    init = here.state()["Pid"]
+    (child,) = Path(f"/proc/{init}/task/{init}/children").read_text().split()
+    return int(child)
+
+
+def get(here: Project, path: str) -> tuple[int, bytes]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", here.port, timeout=10)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("target", ["slim", "embedded"])
+def test_an_image_is_small_labelled_and_nobody(docker: Engine, built: dict[str, str], target: str) -> None:
+    found = json.loads(docker.run("image", "inspect", f"{NAME}:{target}").stdout)[0]
+    base = json.loads(docker.run("image", "inspect", built["DAEMON_BASE"]).stdout)[0]
+    print(f"{target}: {found['Size'] / 1e6:.0f} MB, of which the base {base['Size'] / 1e6:.0f} MB")  # noqa: T201 - a figure
+    labels = found["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == "1.2.3"
+    assert labels["org.opencontainers.image.revision"] == "abc"
+    assert ("GPL" in labels["org.opencontainers.image.licenses"]) == (target == "embedded")
+    assert found["Config"]["User"] == "10001:10001"
+    shut = ("--rm", "--read-only", "--cap-drop=ALL", "--network=none")
+    assert docker.run("run", *shut, f"{NAME}:{target}", "--version").stdout.startswith("topicd ")
+    python = ("--entrypoint=/opt/topicd/bin/python", f"{NAME}:{target}", "-c")
+    there = docker.run("run", *shut, *python, "import xllamacpp", check=False)
+    assert (there.returncode == 0) == (target == "embedded"), there.stderr
+
+
+def test_a_topic_becomes_a_folder_and_is_there_after_a_kill_and_a_down(here: Project) -> None:
+    here.up()
+    here.drop("tides.md", TOPIC)
+    (folder,) = here.done(1)
+    assert {"index.html", "audio.wav", "script.md", "captions.vtt"} <= {path.name for path in folder.iterdir()}
+    assert f"{folder.stat().st_uid}:{folder.stat().st_gid}" == USER
+    assert (here.folder / "data" / "input").stat().st_uid == folder.stat().st_uid
+    assert get(here, "/healthz")[0] == 200
+    until(lambda: b"topicd_jobs_done_total 1.0" in get(here, "/metrics")[1], "it is counted")
+    for path in ("/new", "/opt/topicd/new", "/etc/new"):
+        done = here.run("exec", "--no-TTY", "daemon", "python", "-c", f"open({path!r}, 'w')", check=False)
+        assert "Read-only file system" in done.stderr, path
+
+    here.drop("rivers.md", TOPIC.replace("Tides", "Rivers"))
+    until(lambda: len(here.events("stage.started")) >= 4, "the second job is in work")
+    os.kill(inner_pid(here), signal.SIGKILL)
+    here.done(2)
+    assert here.state()["RestartCount"] == 1
+
+    here.run("stop", "daemon")
+    assert here.state()["ExitCode"] == 0
+    here.drop("lakes.md", TOPIC.replace("Tides", "Lakes"))
+    here.run("down")
+    here.up()
+    assert len(here.done(3)) == 3
+    told = json.loads(here.run("exec", "--no-TTY", "daemon", "topicd", "status", "--json").stdout)
+    assert told["jobs"]["output"] == 3
+    assert told["jobs"]["failed"] == 0
+
+
+def test_a_wrong_setting_stops_it_readably(here: Project) -> None:
+    here.write_env(TOPICD_SCENES="many")
+    assert here.up(check=False).returncode != 0
+    until(lambda: here.state()["ExitCode"] == 78, "it has ended with 78")
+    assert "TOPICD_SCENES" in here.logs()
+    assert "Traceback" not in here.logs()
+    here.write_env(TOPICD_SCENES="1")
+    here.up()
+
+
+def test_one_that_hangs_is_unwell_and_one_that_is_stopped_ends_soon(here: Project) -> None:
+    here.up()
+    pid = inner_pid(here)
+    os.kill(pid, signal.SIGSTOP)
+    here.health("unhealthy")
+    os.kill(pid, signal.SIGCONT)
+    here.health("healthy")
+    began = time.monotonic()
+    here.run("stop", "daemon")
+    assert time.monotonic() - began < STOP_S_MAX
+    assert here.state()["ExitCode"] == 0
+    assert here.events("daemon.stopped")
+
+
+@pytest.mark.parametrize("gpu", ["none", "nvidia"])
+@pytest.mark.parametrize("profiles", PROFILES)
+def test_every_profile_is_valid(here: Project, profiles: str, gpu: str) -> None:
+    here.write_env(COMPOSE_PROFILES=profiles, GPU=gpu)
+    said = json.loads(here.run("config", "--format", "json").stdout)
+    assert ("ollama" in said["services"]) == (profiles in {"ollama", "*"})
+    for name, service in said["services"].items():
+        assert service.get("logging", {}).get("options", {}).get("max-size"), name
+        assert int(service.get("mem_limit", 1)), name
+        for port in service.get("ports", ()):
+            assert port["host_ip"] == "127.0.0.1", name
+        wants_gpu = gpu == "nvidia" and name in {"ollama", "stable-diffusion"}
+        assert bool(service.get("deploy", {}).get("resources", {}).get("reservations")) == wants_gpu, name
+
+
+def test_the_profiles_servers_make_a_folder(docker: Engine, here: Project) -> None:
+    for name in REPLACED:
+        docker.run(
+            *("build", "--file", str(TOP / "tests/fakes/images/Dockerfile"), "--tag", name),
+            *("--build-arg", f"BASE={NAME}:slim", str(TOP / "tests")),
+            limit_s=BUILD_S,
+        )
+    here.write_env(
+        COMPOSE_PROFILES="ollama,piper-tts,stable-diffusion",
+        DAEMON_TARGET="slim",
+        OLLAMA_BASE_URL="http://ollama:11434",
+        TTS_BASE_URL="http://piper-tts:5000",
+        SD_BASE_URL="http://stable-diffusion:7860",
+        SD_ENABLED="true",
+        TOPICD_IMAGE_WIDTH_PX="256",
+        TOPICD_IMAGE_HEIGHT_PX="256",
+    )
+    here.up()
+    for name in ("ollama", "piper-tts", "stable-diffusion"):
+        assert here.state(name)["Health"]["Status"] == "healthy", "the daemon waits for its servers"
+        assert not here.state(name)["HostConfig"]["PortBindings"], "and nobody else reaches them"
+    here.drop("tides.md", TOPIC.replace("scenes: 1", "scenes: 2"))
+    (folder,) = here.done(1)
+    said = (folder / "manifest.json").read_text()
+    assert all(f'"{name}"' in said for name in ("ollama", "piper", "a1111")), said
