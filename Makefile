@@ -34,16 +34,12 @@ env-example: .venv/installed ## write .env.example anew from the settings
 	$(BIN)/python -c 'from topicd.settings import example; print(example(), end="")' > .env.example
 
 .PHONY: reference
-reference: .venv/installed ## write the tables of events and metrics, and journald's catalogue, anew
+reference: .venv/installed ## write the tables of settings, events and metrics, and journald's catalogue, anew
 	$(BIN)/python scripts/reference.py
 
-.PHONY: dashboards
-dashboards: .venv/installed ## write Grafana's dashboards anew
-	$(BIN)/python scripts/dashboards.py
-
-.PHONY: screenshots
-screenshots: .venv/installed-dev ## write docs/overview.png and docs/job.png anew, from a daemon at work
-	$(BIN)/python scripts/page_screenshots.py
+.PHONY: hooks
+hooks: .venv/installed-dev ## let git check each commit (.pre-commit-config.yaml)
+	$(BIN)/pre-commit install
 
 # === RUN ===
 
@@ -115,11 +111,47 @@ bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts
 	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.log
 
+# === MONITORING ===
+
+.PHONY: monitoring
+monitoring: data/grafana_password ## start the daemon with Prometheus, Grafana, Loki and Tempo, by compose
+	docker compose --profile monitoring up --detach --build --wait
+
+data/grafana_password:
+	@mkdir -p data
+	@umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >$@
+
+.PHONY: dashboards
+dashboards: .venv/installed ## write Grafana's dashboards anew
+	$(BIN)/python scripts/dashboards.py
+
+.PHONY: screenshots
+screenshots: .venv/installed-dev ## write docs/overview.png and docs/job.png anew, from a daemon at work
+	$(BIN)/python scripts/page_screenshots.py
+
 # === RELEASE ===
 
 .PHONY: lock
 lock: ## pin every dependency anew (needs uv)
 	scripts/lock.py
+
+.PHONY: audit
+audit: .venv/installed-dev ## ask the advisory service about every pinned version (needs the network)
+	$(BIN)/pip-audit --disable-pip --require-hashes --requirement constraints.txt
+
+.PHONY: dist
+dist: .venv/installed ## the wheel and the source archive, in dist/
+	$(BIN)/python -m hatchling build --directory dist
+
+.PHONY: image
+image: ## both images, labelled with the version and the commit
+	for target in slim embedded; do docker build --file docker/Dockerfile --target $$target --tag topicd:$$target \
+	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/topicd/__init__.py)" \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" . || exit 1; done
+
+.PHONY: release-check
+release-check: .venv/installed ## whether version, changelog and (TAG=v1.2.3) tag agree
+	$(BIN)/python scripts/release_check.py $(TAG)
 
 # === CLEANUP ===
 

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Write anew what is shown of events and metrics: tables in docs/OPERATIONS.md, and journald's catalogue.
+"""Write anew what is shown of events, metrics and settings: tables in docs/, and journald's catalogue.
 
-Run it by `make reference` when an event or a metric changes; a test holds both to the code.
+Run it by `make reference` when one of them changes; a test holds the pages to the code.
 """
 
 import re
 import textwrap
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from topicd.errors import CAUSES
+from topicd.settings import Settings, env_name, is_secret, limits, plain
 from topicd.stages.base import OUTCOMES
 from topicd.states import Stage
 from topicd.telemetry.advice import ADVICE, message_id
@@ -18,6 +21,7 @@ from topicd.telemetry.present import Present, Server, TreeState
 
 TOP = Path(__file__).resolve().parents[1]
 PAGE = TOP / "docs" / "OPERATIONS.md"
+SETTINGS_PAGE = TOP / "docs" / "CONFIGURATION.md"
 CATALOGUE = TOP / "systemd" / "topicd.catalog"
 # The library's own: what they say is in its manual.
 FOREIGN = "process_"
@@ -72,9 +76,30 @@ def _entry(name: str) -> str:
     return f"-- {message_id(f'topicd.{name}')}\nSubject: {subject}\nDefined-By: topicd\n\n{advice}\n"
 
 
+def setting_rows(*, is_shared: bool) -> str:
+    """Return the table of topicd's own settings, or of those that other services of the owner use too."""
+    rows = ["| setting | default | from … to | what |", "|---|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        if (info.validation_alias is not None) != is_shared:
+            continue
+        default = plain(info.default)
+        what = (info.description or "").replace("|", "\\|")
+        secret = "; a secret" if is_secret(info) else ""
+        bounds = limits(info).strip(" ()")
+        rows.append(f"| `{env_name(name, info)}` | {f'`{default}`' if default else ''} | {bounds} | {what}{secret} |")
+    return "\n".join(rows) + "\n"
+
+
 def filled(page: str) -> str:
-    """Return the page with its tables as they should be."""
-    for name, rows in (("events", event_rows()), ("metrics", metric_rows())):
+    """Return a page with those of the tables that it has as they should be."""
+    tables: dict[str, Callable[[], str]] = {
+        "events": event_rows,
+        "metrics": metric_rows,
+        "own settings": partial(setting_rows, is_shared=False),
+        "shared settings": partial(setting_rows, is_shared=True),
+    }
+    for name in (name for name in tables if f"<!-- {name}: begin -->" in page):
+        rows = tables[name]()
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
         head, _, rest = page.partition(begin)
         page = f"{head}{begin}{rows}{end}{rest.partition(end)[2]}"
@@ -82,8 +107,9 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    """Write both."""
-    PAGE.write_text(filled(PAGE.read_text()))
+    """Write all."""
+    for page in (PAGE, SETTINGS_PAGE):
+        page.write_text(filled(page.read_text()))
     CATALOGUE.write_text(catalogue())
 
 

@@ -289,7 +289,7 @@ def example() -> str:
     ]
     # topicd's own first, then those that it shares with others.
     for name, info in sorted(Settings.model_fields.items(), key=lambda field: field[1].validation_alias is not None):
-        lines += ["", f"# {info.description}{_bounds(info)}", f"#{env_name(name, info)}={plain(info.default)}"]
+        lines += ["", f"# {info.description}{limits(info)}", f"#{env_name(name, info)}={plain(info.default)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -310,6 +310,7 @@ def plain(value: object) -> str:
             return "" if value is None else str(value)
 
 
-def _bounds(info: FieldInfo) -> str:
+def limits(info: FieldInfo) -> str:
+    """Return the least and the most a setting may be, in brackets; empty where it is no number."""
     found = {key: getattr(rule, key) for rule in info.metadata for key in ("ge", "le") if hasattr(rule, key)}
     return f" ({plain(found['ge'])} … {plain(found['le'])})" if len(found) == 2 else ""  # noqa: PLR2004 - both ends

@@ -4,6 +4,7 @@ import re
 
 from scripts import reference
 
+from topicd.settings import Settings
 from topicd.telemetry.advice import ADVICE, message_id
 from topicd.telemetry.events import EVENTS
 
@@ -13,6 +14,14 @@ def test_the_page_shows_every_event_and_metric() -> None:
     assert reference.filled(page) == page, "run make reference"
     assert page.count("| `topicd.") == len(EVENTS)
     assert "| `topicd_jobs_failed_total` | counter | `cause` `stage` |" in page
+
+
+def test_the_page_of_settings_shows_each() -> None:
+    page = reference.SETTINGS_PAGE.read_text()
+    assert reference.filled(page) == page, "run make reference"
+    assert len(re.findall(r"^\| `[A-Z_]+` \| .* \| .* \| .* \|$", page, re.MULTILINE)) == len(Settings.model_fields)
+    assert "| `TOPICD_SCENES` | `5` | 1 … 50 |" in page
+    assert re.search(r"^\| `OLLAMA_TOKEN` .*; a secret \|$", page, re.MULTILINE)
 
 
 def test_the_catalogue_is_that_of_the_code() -> None:

@@ -1,0 +1,91 @@
+"""Version, changelog, tag, hooks and workflows hold together."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from scripts.release_check import faults, main
+
+from topicd import __version__
+
+TOP = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((TOP / ".github" / "workflows").glob("*.yml"))
+MAKEFILE = (TOP / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+(?: [a-z-]+)*):", MAKEFILE, re.MULTILINE))
+RELEASED = f"## [Unreleased]\n\n## [{__version__}] - 2026-11-27\n\n### Added\n\n- All.\n"
+
+
+def targets() -> set[str]:
+    return {name for names in TARGETS for name in names.split()}
+
+
+def test_version_and_changelog_agree() -> None:
+    assert main() == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "changelog", "tag", "said"),
+    [
+        (__version__, RELEASED, f"v{__version__}", ""),
+        (__version__, RELEASED, "v9.9.9", "the tag is v9.9.9"),
+        ("1.2", RELEASED, "", "no semantic version"),
+        (__version__, RELEASED.replace("## [Unreleased]", ""), "", "no heading [Unreleased]"),
+        (__version__, RELEASED.replace("### Added", "### News"), "", "News is no kind"),
+        (__version__, RELEASED.replace("11-27", "13-27"), "", "has no day"),
+        (__version__, "## [Unreleased]\n", f"v{__version__}", "newest release is none"),
+        (__version__, RELEASED.replace("ed]\n\n##", "ed]\n\n- More.\n\n##"), f"v{__version__}", "still stands"),
+    ],
+)
+def test_what_does_not_agree_is_told(version: str, changelog: str, tag: str, said: str) -> None:
+    told = faults(version, changelog, tag)
+    assert len(told) == bool(said), told
+    assert said in "".join(told)
+
+
+def test_the_makefile_has_its_sections_and_each_target_a_word() -> None:
+    sections = re.findall(r"^# === (\w+) ===$", MAKEFILE, re.MULTILINE)
+    assert sections == ["SETUP", "RUN", "TEST", "MONITORING", "RELEASE", "CLEANUP"]
+    for names in re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE):
+        assert re.search(rf"^{names}:.*## .", MAKEFILE, re.MULTILINE), names
+
+
+def test_the_hooks_run_what_there_is() -> None:
+    (repo,) = yaml.safe_load((TOP / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repo["repo"] == "local", "every tool is pinned in one place"
+    for hook in repo["hooks"]:
+        program, *rest = hook["entry"].split()
+        assert program in {"make", "shellcheck"} or program.startswith(".venv/bin/")
+        assert program != "make" or set(rest) <= targets()
+        assert all((TOP / word).exists() for word in rest if word.startswith("tests/"))
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    workflow = yaml.safe_load(path.read_text())
+    return [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_do_little_and_runs_nothing_unpinned(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for line in path.read_text().splitlines():
+        if "uses:" in line:
+            assert re.search(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d", line), line
+    for step in steps(path):
+        assert step.get("with", {}).get("persist-credentials") is False or "checkout" not in step.get("uses", "")
+        for name in re.findall(r"^\s*make ((?:[a-z-]+ ?)+)", step.get("run", ""), re.MULTILINE):
+            assert set(name.split()) <= targets(), name
+        assert "${{ github.event" not in step.get("run", ""), "a name from outside is no part of a program"
+
+
+def test_ci_does_what_ci_run_does_on_each_python() -> None:
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "release.yml"]
+    ci = yaml.safe_load((TOP / ".github" / "workflows" / "ci.yml").read_text())
+    told = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["classifiers"]
+    known = [name.rpartition(" ")[2] for name in told if re.search(r":: 3\.\d+$", name)]
+    assert ci["jobs"]["python"]["strategy"]["matrix"]["python"] == known
+    assert any(step.get("run") == ".ci/run" for step in ci["jobs"]["everything"]["steps"])
+    assert "make test" in (TOP / ".ci" / "run").read_text()
