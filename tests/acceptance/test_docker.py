@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -140,6 +141,19 @@ def test_one_that_hangs_is_unwell_and_one_that_is_stopped_ends_soon(here: Projec
     assert time.monotonic() - began < STOP_S_MAX
     assert here.state()["ExitCode"] == 0
     assert here.events("daemon.stopped")
+
+
+def test_the_commands_of_the_page_work_word_for_word(here: Project) -> None:
+    page = (TOP / "docs/DEPLOYMENT.md").read_text()
+    section = re.search(r"^## Compose$(.*?)(?=^### )", page, re.MULTILINE | re.DOTALL)
+    assert section
+    commands = re.findall(r"^    (\S.*)$", section[1], re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert command.startswith("docker compose ")
+        here.sh(command.removeprefix("docker compose "))
+    (folder,) = here.done(1)
+    assert (folder / "index.html").stat().st_size
 
 
 @pytest.mark.parametrize("gpu", ["none", "nvidia"])

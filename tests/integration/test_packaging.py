@@ -93,6 +93,18 @@ def test_systemd_finds_nothing_to_say_about_the_units(tmp_path: Path) -> None:
 
 
 @needs_systemd
+def test_systemd_finds_nothing_to_say_about_the_unit_of_one_person(tmp_path: Path) -> None:
+    said = (TOP / "systemd/topicd-user.service").read_text()
+    assert "RestartPreventExitStatus=78" in said
+    copy = tmp_path / "topicd-user.service"
+    copy.write_text(said.replace("ExecStart=%h/topicd/.venv/bin/topicd", f"ExecStart={sys.executable}"))
+    done = subprocess.run(
+        ["systemd-analyze", "--user", "verify", copy], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert [line for line in (done.stdout + done.stderr).splitlines() if copy.stem in line] == []
+
+
+@needs_systemd
 @pytest.mark.parametrize("path", [UNIT, BACKUP], ids=lambda path: path.name)
 def test_the_units_are_shut_in(path: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(path)]

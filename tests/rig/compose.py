@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ VERSION_MIN: Final = (2, 24)
 SUITE: Final = "trixie"
 SOURCES: Final = """\
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: {mirror}
 Suites: {suite}
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
@@ -78,6 +79,22 @@ class Project:
             logs = self.run("logs", "--no-color", check=False).stdout[-4000:]
             raise AssertionError(f"{args}: {done.returncode}\n{done.stdout}{done.stderr}\n{logs}")
         return done
+
+    def sh(self, words: str) -> str:
+        """Run what a shell takes after `docker compose`."""
+        compose = shlex.join([*self.engine.docker, "compose", "--project-name", self.folder.name])
+        env = {**self.engine.env, **self._config}
+        done = subprocess.run(
+            ["sh", "-euc", f"{compose} {words}"],
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
 
     def up(self, *services: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Do what a person does, and wait until all is well."""
@@ -166,7 +183,10 @@ def _fetch(path: Path) -> None:
     folder = FOLDER / "apt"
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    (folder / "newer.sources").write_text(SOURCES.format(suite=SUITE))
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"]
+    mirrors = subprocess.run(asked, check=True, timeout=TOOL_S, capture_output=True, text=True).stdout.split()
+    # The machine's own mirror; it has the newer release beside the installed one.
+    (folder / "newer.sources").write_text(SOURCES.format(suite=SUITE, mirror=mirrors[0]))
     options = {
         "Dir::Etc::sourcelist": folder / "newer.sources",
         "Dir::Etc::sourceparts": "-",

@@ -1,3 +1,4 @@
+import hashlib
 import re
 import subprocess
 import sys
@@ -89,3 +90,26 @@ def test_every_cause_of_failure_is_a_label() -> None:
 @pytest.mark.parametrize("path", [TOP / "constraints.txt"])
 def test_pins_carry_no_address(path: Path) -> None:
     assert "://" not in re.sub(r"^#.*$", "", path.read_text(), flags=re.MULTILINE)
+
+
+PORTUGUESE = (TOP / "README.pt-BR.md").read_text()
+
+
+def skeleton(text: str) -> list[str]:
+    """Return what is the same in every language: levels of headings, code, where links lead, rows' first cells."""
+    text = re.sub(r"^.*\(README(?:\.pt-BR)?\.md\).*$|^<!-- README.*$", "", text, flags=re.MULTILINE)
+    heads = re.findall(r"^(#+) ", text, re.MULTILINE)
+    code = re.findall(r"^    .*$", text, re.MULTILINE)
+    links = re.findall(r"\]\((.*?)\)", text)
+    rows = re.findall(r"^\| (`.*?`|\d+)[ ,]", text, re.MULTILINE)
+    return [*heads, *code, *links, *rows]
+
+
+def test_the_portuguese_readme_says_the_same() -> None:
+    assert skeleton(PORTUGUESE) == skeleton(README)
+    assert set(re.findall(r"`[^`\n]+`", PORTUGUESE)) == set(re.findall(r"`[^`\n]+`", README))
+
+
+def test_the_portuguese_readme_was_looked_at_when_the_english_one_changed() -> None:
+    digest = hashlib.sha256((TOP / "README.md").read_bytes()).hexdigest()
+    assert f"<!-- README.md sha256: {digest} -->" in PORTUGUESE, "translate what changed, then write the new digest"
