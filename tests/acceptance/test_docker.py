@@ -1,24 +1,27 @@
 """The images and compose on a real engine, as docs/DEPLOYMENT.md says.
 
 What is `FROM` is a local Debian, and Ollama's and stable-diffusion.cpp's images are local ones under their names that
-speak the same protocols (`tests/fakes/images`): none can be pulled where tests run. Piper's server is the real one.
+speak the same protocols (`tests/fakes/images`): none can be pulled where tests run. Piper's server is the real one, and
+so are Prometheus and Alertmanager; for the rest of the monitoring stand programs that read what the real ones are
+given.
 """
 
 import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from rig.compose import Project, project
 from rig.daemon import until
-from rig.engine import Engine, engine
+from rig.engine import PYTHON, Engine, engine
+from rig.nginx import free_port
+from rig.pages import commands, settings
 
 NAME = "topicd-test"
 USER = "12345:12345"
@@ -28,6 +31,22 @@ PROFILES = ("", "ollama", "piper-tts", "stable-diffusion", "monitoring", "monito
 TOPIC = "---\nscenes: 1\n---\n# Tides\n\nThe Moon pulls on the sea.\n"
 REPLACED = ("ollama/ollama:0.13.5", "ghcr.io/leejet/stable-diffusion.cpp:master-cuda")
 STOP_S_MAX = 20.0
+# The user of each image, the folder it owns there, what the stand-in looks at, its program. Prometheus and Alertmanager
+# are Debian's, so real ones; nothing like the others is in Debian.
+MONITORING = {
+    "prometheus": ("65534", "/prometheus", "TZ=UTC", "/usr/bin/prometheus"),
+    "alertmanager": ("65534", "/alertmanager", "TZ=UTC", "/usr/bin/prometheus-alertmanager"),
+    "loki": ("10001", "/loki", "WRITE=/loki", "/standin.py", "3100"),
+    "tempo": ("10001", "/var/tempo", "WRITE=/var/tempo", "/standin.py", "3200"),
+    "alloy": ("0", "/var/lib/alloy", "WRITE=/var/lib/alloy READ=/etc/promtail", "/standin.py", "12345"),
+    "grafana": (
+        "472",
+        "/var/lib/grafana",
+        "WRITE=/var/lib/grafana READ=/etc/grafana/provisioning:/var/lib/grafana/dashboards",
+        "/standin.py",
+        "3000",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +163,7 @@ def test_one_that_hangs_is_unwell_and_one_that_is_stopped_ends_soon(here: Projec
 
 
 def test_the_commands_of_the_page_work_word_for_word(here: Project) -> None:
-    page = (TOP / "docs/DEPLOYMENT.md").read_text()
-    section = re.search(r"^## Compose$(.*?)(?=^### )", page, re.MULTILINE | re.DOTALL)
-    assert section
-    commands = re.findall(r"^    (\S.*)$", section[1], re.MULTILINE)
-    assert len(commands) == 3
-    for command in commands:
-        assert command.startswith("docker compose ")
-        here.sh(command.removeprefix("docker compose "))
+    here.sh("\n".join(commands("docs/DEPLOYMENT.md", "Compose")))
     (folder,) = here.done(1)
     assert (folder / "index.html").stat().st_size
 
@@ -171,20 +183,30 @@ def test_every_profile_is_valid(here: Project, profiles: str, gpu: str) -> None:
         assert bool(service.get("deploy", {}).get("resources", {}).get("reservations")) == wants_gpu, name
 
 
+@contextlib.contextmanager
+def replaced(docker: Engine, names: Mapping[str, str]) -> Iterator[None]:
+    """Give images that cannot be pulled local ones under their names, from a Dockerfile each, for a block."""
+    there = [name for name in names if docker.run("image", "inspect", name, check=False).returncode == 0]
+    if there:
+        pytest.skip(f"this engine has {', '.join(there)}, and a test shall not replace them")
+    try:
+        for name, text in names.items():
+            docker.run("build", "--file", "-", "--tag", name, str(TOP / "tests"), text=text, limit_s=BUILD_S)
+        yield
+    finally:
+        docker.run("rmi", "--force", *names, check=False)
+
+
 def test_the_profiles_servers_make_a_folder(docker: Engine, here: Project) -> None:
-    for name in REPLACED:
-        docker.run(
-            *("build", "--file", str(TOP / "tests/fakes/images/Dockerfile"), "--tag", name),
-            *("--build-arg", f"BASE={NAME}:slim", str(TOP / "tests")),
-            limit_s=BUILD_S,
-        )
+    text = (TOP / "tests/fakes/images/Dockerfile").read_text().replace("${BASE}", f"{NAME}:slim")
+    with replaced(docker, dict.fromkeys(REPLACED, text)):
+        make_a_folder_by_servers(here)
+
+
+def make_a_folder_by_servers(here: Project) -> None:
     here.write_env(
-        COMPOSE_PROFILES="ollama,piper-tts,stable-diffusion",
+        **settings("docs/DEPLOYMENT.md", "Servers beside it") | {"GPU": "none"},
         DAEMON_TARGET="slim",
-        OLLAMA_BASE_URL="http://ollama:11434",
-        TTS_BASE_URL="http://piper-tts:5000",
-        SD_BASE_URL="http://stable-diffusion:7860",
-        SD_ENABLED="true",
         TOPICD_IMAGE_WIDTH_PX="256",
         TOPICD_IMAGE_HEIGHT_PX="256",
     )
@@ -196,3 +218,48 @@ def test_the_profiles_servers_make_a_folder(docker: Engine, here: Project) -> No
     (folder,) = here.done(1)
     said = (folder / "manifest.json").read_text()
     assert all(f'"{name}"' in said for name in ("ollama", "piper", "a1111")), said
+
+
+def test_the_monitoring_of_the_page_sees_the_daemon(docker: Engine, here: Project, tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    here.write_env(
+        GRAFANA_PORT=str(free_port()),
+        DOCKER_SOCKET=docker.env.get("DOCKER_HOST", "/var/run/docker.sock").removeprefix("unix://"),
+        JOURNAL_DIR=str(tmp_path / "journal"),
+    )
+    services = json.loads(here.run("--profile", "monitoring", "config", "--format", "json").stdout)["services"]
+    base = docker.base_image((*PYTHON, "prometheus", "prometheus-alertmanager", "wget"))
+    asked = [each for each in commands("docs/MONITORING.md", "Monitoring") if each.startswith(("mkdir", "docker"))]
+    with replaced(docker, {services[name]["image"]: given(base, *MONITORING[name]) for name in MONITORING}):
+        here.sh("\n".join(asked))
+        for name in ("daemon", "prometheus", "alertmanager", "loki", "grafana"):
+            here.health("healthy", name)
+        for name in MONITORING:
+            assert here.state(name)["Running"], here.logs(name)
+            assert here.state(name)["RestartCount"] == 0, here.logs(name)
+
+        def told(what: str) -> str:
+            url = f"http://127.0.0.1:9090/api/v1/{what}"
+            return here.run("exec", "--no-TTY", "prometheus", "wget", "-qO-", url).stdout
+
+        until(lambda: json.loads(told("query?query=topicd_ready"))["data"]["result"], "it is scraped", 60)
+        assert json.loads(told("targets"))["data"]["activeTargets"][0]["health"] == "up"
+        assert json.loads(told("rules"))["data"]["groups"]
+        assert json.loads(told("alertmanagers"))["data"]["activeAlertmanagers"]
+        published = here.state("grafana")["HostConfig"]["PortBindings"]
+        assert published == {"3000/tcp": [{"HostIp": "127.0.0.1", "HostPort": here.env["GRAFANA_PORT"]}]}
+        for name in set(MONITORING) - {"grafana"}:
+            assert not here.state(name)["HostConfig"]["PortBindings"], name
+        here.run("--profile", "*", "down", "--volumes", "--timeout", "2")
+
+
+def given(base: str, user: str, folders: str, env: str, *entry: str) -> str:
+    """Return a Dockerfile for what stands in for one of the monitoring's images."""
+    return f"""
+FROM {base}
+COPY fakes/images/standin.py /standin.py
+RUN install -d -o {user} -g {user} {folders}
+ENV {env}
+USER {user}
+ENTRYPOINT {json.dumps(entry)}
+"""

@@ -11,13 +11,16 @@ import pytest
 from fakes.patient import BACKENDS
 from rig.daemon import FAKES, QUICK, until
 from rig.engine import engine
-from rig.systemd import HOME, SOURCE, TOP, UNIT, Machine, machine
+from rig.pages import commands
+from rig.systemd import HOME, SOURCE, UNIT, Machine, machine
 from topicd import __version__
 
 INSTALL_S = 300.0
 SIGNS = f"{HOME}/signs"
 FAST = {**FAKES, **QUICK, "PYTHONPATH": f"{SOURCE}/tests"}
 PATIENT = {**FAST, **BACKENDS, "PATIENT": SIGNS}
+# No setting of a test's own that is not a line of .env; small, since the embedded backends make it.
+PERSONAL = {"TOPICD_IMAGE_WIDTH_PX": "256", "TOPICD_IMAGE_HEIGHT_PX": "256"}
 AT_ONCE = "RestartSec=200ms"
 SMALL = "---\nscenes: 1\n---\n# Tides\n\nThe sea rises and falls twice a day.\n"
 TOPIC = "# Sea\n\nA topic.\n"
@@ -309,17 +312,14 @@ def test_an_upgrade_restarts_what_ran_and_goes_on_with_an_older_spool(sd: Machin
 
 
 def test_the_commands_of_the_page_work_word_for_word(sd: Machine) -> None:
-    page = (TOP / "docs/DEPLOYMENT.md").read_text()
-    section = re.search(r"^## systemd$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
-    assert section
-    commands = re.findall(r"^    (\S.*)$", section[1], re.MULTILINE)
-    assert commands[-1] == "scripts/uninstall.sh"
-    wanted = [each for each in commands if not each.startswith(("apt install", "git pull", "scripts/uninstall.sh"))]
-    assert len(commands) - len(wanted) == 3
+    asked = commands("docs/DEPLOYMENT.md", "systemd")
+    assert asked[-1] == "scripts/uninstall.sh"
+    wanted = [each for each in asked if not each.startswith(("apt install", "git pull", "scripts/uninstall.sh"))]
+    assert len(asked) - len(wanted) == 3
     sd.drop_in(FAST)
     sd.sh("rm -f /var/backups/topicd/*")
     try:
-        said = sd.sh(f"cd {SOURCE}; " + "\n".join(each.partition("  #")[0] for each in wanted), limit_s=INSTALL_S)
+        said = sd.sh(f"cd {SOURCE}; " + "\n".join(wanted), limit_s=INSTALL_S)
         assert "Restored" in said or "restored" in said
         assert sd.property("ActiveState") == "active"
         assert sd.property("MemoryMax") == str(6 << 30)
@@ -328,6 +328,29 @@ def test_the_commands_of_the_page_work_word_for_word(sd: Machine) -> None:
         until(lambda: "failed" in sd.sh(f"cd {HOME}; topicd status", user="alice"), "an unreadable topic is told")
     finally:
         sd.sh("rm -rf /var/lib/topicd.before; systemctl disable --now topicd topicd-backup.timer")
+
+
+def test_one_person_runs_it_without_root_by_the_pages_words(sd: Machine) -> None:
+    settings = "\n".join(f"{name}={value}" for name, value in PERSONAL.items())
+    sd.sh(f"""
+        loginctl enable-linger bob
+        mkdir /home/bob/topicd /home/bob/topics
+        cd {SOURCE} && cp -r {PARTS} Makefile /home/bob/topicd
+        echo '{settings}' >/home/bob/topics/.env
+        chown -R bob: /home/bob""")
+    try:
+        login = "export HOME=/home/bob XDG_RUNTIME_DIR=/run/user/$(id -u) EDITOR=true; cd ~/topicd\n"
+        asked = "\n".join(commands("docs/DEPLOYMENT.md", "Laptop"))
+        sd.sh(login + asked, user="bob", limit_s=INSTALL_S)
+        sd.run("tee", "/home/bob/topics/input/tides.md", user="bob", text=SMALL)
+        until(lambda: sd.sh("ls /home/bob/topics/output/*/index.html || true"), "a folder is made", INSTALL_S)
+        said = sd.sh(login + "systemctl --user stop topicd; systemctl --user show topicd", user="bob")
+        assert "\nResult=success\n" in said
+        assert "\nStatusText=Stopped" in said
+    finally:
+        sd.sh(
+            "loginctl disable-linger bob; loginctl terminate-user bob || true; rm -rf /home/bob/topicd /home/bob/topics"
+        )
 
 
 def test_an_uninstall_keeps_what_people_made(sd: Machine) -> None:

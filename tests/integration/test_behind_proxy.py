@@ -1,6 +1,5 @@
 """The page behind nginx, by the configuration that docs/DEPLOYMENT.md gives: TLS, a password, its name, and live."""
 
-import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -10,21 +9,19 @@ import httpx
 import pytest
 
 from rig.nginx import PROGRAM, free_port, serving
+from rig.pages import blocks_of
 from rig.site import LIMIT_S, Site, news
 from rig.tls import Authority
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="nginx is not installed")
 
-TOP = Path(__file__).resolve().parents[2]
 NAME = "topicd.home.lan"
 LOGIN = ("joe", "secret")
 
 
 def server_block(folder: Path, port: int, upstream: int, authority: Authority) -> str:
     """Return the page's configuration, with places and ports of this machine."""
-    page = (TOP / "docs" / "DEPLOYMENT.md").read_text()
-    found = re.search(r"^    server \{.*?^    \}$", page, re.MULTILINE | re.DOTALL)
-    assert found
+    (given,) = blocks_of("docs/DEPLOYMENT.md", "Behind a proxy")
     certificate = authority.server(f"DNS:{NAME},IP:127.0.0.1")
     changes = {
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
@@ -33,7 +30,7 @@ def server_block(folder: Path, port: int, upstream: int, authority: Authority) -
         "/etc/nginx/topicd.users": str(folder / "users"),
         "127.0.0.1:9469": f"127.0.0.1:{upstream}",
     }
-    block = found[0]
+    block = "\n".join(given.lines)
     for old, new in changes.items():
         assert block.count(old) == 1, old
         block = block.replace(old, new)

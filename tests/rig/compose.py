@@ -80,12 +80,12 @@ class Project:
             raise AssertionError(f"{args}: {done.returncode}\n{done.stdout}{done.stderr}\n{logs}")
         return done
 
-    def sh(self, words: str) -> str:
-        """Run what a shell takes after `docker compose`."""
-        compose = shlex.join([*self.engine.docker, "compose", "--project-name", self.folder.name])
-        env = {**self.engine.env, **self._config}
+    def sh(self, script: str) -> str:
+        """Run a shell's words in the folder, `docker` being the engine's, and return what they print."""
+        program = shlex.join(self.engine.docker)
+        env = {**self.engine.env, **self._config, "COMPOSE_PROJECT_NAME": self.folder.name}
         done = subprocess.run(
-            ["sh", "-euc", f"{compose} {words}"],
+            ["sh", "-euc", f'docker() {{ {program} "$@"; }}\n{script}'],
             cwd=self.folder,
             env=env,
             capture_output=True,
@@ -93,7 +93,7 @@ class Project:
             timeout=BUILD_S,
             check=False,
         )
-        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def up(self, *services: str, check: bool = True) -> subprocess.CompletedProcess[str]:

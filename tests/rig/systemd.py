@@ -20,7 +20,7 @@ from rig.engine import PYTHON, Engine
 SOURCE: Final = "/src"
 UNIT: Final = "topicd"
 HOME: Final = "/var/lib/topicd"
-PACKAGES: Final = (*PYTHON, "systemd", "systemd-sysv", "dbus", "procps", "libnss-systemd")
+PACKAGES: Final = (*PYTHON, "systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps", "libnss-systemd", "make")
 BOOT_S: Final = 60.0
 # CAP_SYS_RESOURCE would let it ask for more than the engine has.
 FLAGS: Final = (

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rig.pages import Block, blocks, blocks_of
 from topicd.cli import EXIT_CODES
 from topicd.errors import CAUSES
 from topicd.settings import example
 from topicd.states import MOVES, STATES
+from topicd.topic import parse
 
 TOP = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (TOP / "docs" / "ARCHITECTURE.md").read_text()
@@ -63,10 +65,66 @@ def test_the_layers_are_those_of_the_linter() -> None:
     ]
 
 
-def test_links_lead_somewhere() -> None:
-    for page in (TOP / "README.md", *(TOP / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+PAGES = sorted(str(path.relative_to(TOP)) for path in (*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return where a link into a page may lead: its headings, as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    path = TOP / page
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", path.read_text()):
+        there = path.parent / target if target else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+# What the pages set apart without asking anybody to type it, or what no test can do; each with the reason.
+SHOWN = {
+    ("README.md", "One command"): "test_embedded.py runs the demo's script; its output is an example",
+    ("README.md", "The tests"): "those are the tests",
+    ("README.pt-BR.md", "topicd"): "the same as in README.md, as a test here holds",
+    ("docs/BACKENDS.md", "Backends"): "an example of what `check` prints",
+    ("docs/BENCHMARKS.md", "What it costs"): "figures",
+    ("docs/MONITORING.md", "Alerts"): "receivers that need an account",
+    ("docs/OPERATIONS.md", "The log"): "an example of a line",
+    ("docs/OPERATIONS.md", "Traces"): "a drawing",
+}
+USED = re.compile(r"\b(?:commands|blocks_of)\(\"([^\"]+)\", \"([^\"]+)\"\)")
+
+
+def test_every_command_of_the_pages_is_run_by_a_test() -> None:
+    tests = "\n".join(path.read_text() for path in (TOP / "tests").rglob("test_*.py"))
+    used = set(USED.findall(tests))
+    found = {(block.page, block.headings) for page in PAGES for block in blocks(page) if not block.has_settings}
+    known = used | set(SHOWN)
+    left = [(page, headings) for page, headings in found if not {(page, each) for each in headings} & known]
+    assert not left
+    stale = [(page, each) for page, each in known if not any(page == at and each in under for at, under in found)]
+    assert not stale
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in PAGES for block in blocks(page) if block.has_settings],
+    ids=lambda block: block.headings[-1],
+)
+def test_the_settings_of_the_pages_are_settings(block: Block) -> None:
+    known = set(re.findall(r"^#([A-Z][A-Z0-9_]*)=", example(), re.MULTILINE))
+    files = (TOP / "compose.yaml", *(TOP / "compose").glob("*.yaml"))
+    compose = {"COMPOSE_PROFILES", *re.findall(r"\$\{([A-Z_]+)", "".join(each.read_text() for each in files))}
+    for line in block.lines:
+        assert line.partition("=")[0] in known | compose, line
+
+
+def test_the_topic_of_the_readme_is_one() -> None:
+    (block,) = blocks_of("README.md", "A topic")
+    topic = parse("\n".join(block.lines).encode(), scenes_max=20)
+    assert (topic.title, topic.options.scenes, topic.options.language) == ("Why the sea rises and falls", 4, "en")
 
 
 def test_the_readme_names_every_verb() -> None:

@@ -100,6 +100,11 @@ class TestPrompts:
         (tmp_path / "pt-BR.txt").write_bytes(data)
         assert words in trouble_of(Prompts(tmp_path)).message
 
+    def test_one_without_a_byte_is_not_there_yet(self, tmp_path: Path) -> None:
+        (tmp_path / "pt-BR.txt").touch()
+        assert Prompts(tmp_path).text("pt-BR") == Prompts().text("pt-BR")
+        assert Prompts(tmp_path).digest() == Prompts().digest()
+
     def test_one_that_is_not_needed_does_no_harm(self, tmp_path: Path) -> None:
         (tmp_path / "pt-BR.txt").write_text("$nonsense")
         (tmp_path / "notes.md").write_text("$nonsense")

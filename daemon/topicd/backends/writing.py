@@ -116,7 +116,7 @@ class Prompts:
         if self._dir is None:
             return {}
         try:
-            files = sorted(file for file in self._dir.iterdir() if file.suffix.lower() == ".txt")
+            files = sorted(file for file in self._dir.iterdir() if file.suffix.lower() == ".txt" and not _is_new(file))
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -211,6 +211,11 @@ def _tags(language: str) -> Iterator[str]:
         yield tag
         tag = tag.rpartition("-")[0]
     yield "en"
+
+
+def _is_new(file: Path) -> bool:
+    """Whether a file has no words yet: the shell makes it before `topicd prompt` can say any."""
+    return file.is_file() and not file.stat().st_size
 
 
 def _read(file: Path) -> str:
