@@ -77,7 +77,7 @@ def _entry(name: str) -> str:
 
 
 def setting_rows(*, is_shared: bool) -> str:
-    """Return the table of topicd's own settings, or of those that other services of the owner use too."""
+    """Return the table of topicd's own settings, or of those that other programs use too."""
     rows = ["| setting | default | from … to | what |", "|---|---|---|---|"]
     for name, info in Settings.model_fields.items():
         if (info.validation_alias is not None) != is_shared:

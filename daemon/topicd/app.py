@@ -241,7 +241,7 @@ class App:
 
     def _showing(self) -> Showing:
         makers = {stage: backend.name for stage, backend in self._backends.each().items()}
-        return Showing(self._spool, self._store, self._ready, self._pulse, makers)
+        return Showing(self._spool, self._store, self._ready, self._pulse, makers, command=self._settings.command)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -27,6 +27,7 @@ ABOUT: Final = "backup.json"
 SETTINGS: Final = "settings.env"
 INPUT: Final = "input"
 CACHE: Final = "cache"
+PROMPTS: Final = "prompts"
 ASIDE: Final = ".restore-"
 SPOOL: Final = "spool"
 PATH_PARTS_MAX: Final = 12
@@ -129,4 +130,4 @@ def _is_ours(parts: tuple[str, ...]) -> bool:
         case (top, place, job, _, *_) if top == SPOOL:
             return place in SPOOL_PLACES and not job.startswith(".")
         case _:
-            return parts[0] == CACHE and len(parts) > 1
+            return parts[0] in {CACHE, PROMPTS} and len(parts) > 1

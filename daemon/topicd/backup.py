@@ -139,8 +139,9 @@ class _Backup:
         for name in sorted(self._roster(roster)):
             self._late_job(name, topics)
         self._places()  # one may have been unmounted meanwhile
+        self._files(archive.PROMPTS, self._spool.prompts)
         if has_cache:
-            self._cache()
+            self._files(archive.CACHE, self._spool.cache)
         self._packer.put(archive.SETTINGS, settings_text.encode())
         self._packer.put(archive.ABOUT, self._about())
         return self._summary
@@ -255,15 +256,17 @@ class _Backup:
                 self._taken_in_input.add((name, sha256))
                 self._summary.topics += 1
 
-    def _cache(self) -> None:
-        for folder, _, names, dir_fd in os.fwalk(self._spool.cache, follow_symlinks=False):
-            inner = Path(folder).relative_to(self._spool.cache)
+    def _files(self, top: str, root: Path) -> None:
+        if not root.is_dir():
+            return
+        for folder, _, names, dir_fd in os.fwalk(root, follow_symlinks=False):
+            inner = Path(folder).relative_to(root)
             for name in sorted(each for each in names if not each.endswith((PART, TEMPORARY))):
                 self._packer.room()
                 with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
                     if one := opened(name, dir_fd=dir_fd):
                         stack.callback(os.close, one.fd)
-                        self._packer.copy(str(archive.CACHE / inner / name), one)
+                        self._packer.copy(str(top / inner / name), one)
 
     def _about(self) -> bytes:
         about = {

@@ -94,12 +94,13 @@ class _Aside:
             archive.INPUT: spool.input,
             archive.SPOOL: spool.root,
             archive.CACHE: spool.cache,
+            archive.PROMPTS: spool.prompts,
             DONE: spool.output,
             "": spool.home,
         }
         self._roots = {top: target / name for top, target in self._targets.items()}
         for root in self._roots.values():
-            root.mkdir(exist_ok=True)  # two of them may be one directory
+            root.mkdir(parents=True, exist_ok=True)  # two of them may be one directory
 
     def check_room(self, needed: Mapping[str, int]) -> None:
         """See that top → bytes fit on the file systems.
@@ -152,9 +153,8 @@ class _Aside:
         Raises:
             Unusable: something is there by now.
         """
-        moves = [
-            (path, self._targets[top] / path.name) for top in (archive.CACHE, archive.INPUT) for path in self._of(top)
-        ]
+        tops = (archive.CACHE, archive.PROMPTS, archive.INPUT)
+        moves = [(path, self._targets[top] / path.name) for top in tops for path in self._of(top)]
         moves += [(path, self._targets[""] / SETTINGS_HERE) for path in self._of("")]
         for place in (*SPOOL_PLACES, DONE):
             target = self._targets[DONE] if place == DONE else self._targets[archive.SPOOL] / place
@@ -282,7 +282,7 @@ def _check_owner(spool: Spool) -> None:
 def _check_empty(spool: Spool, durable: Durable) -> None:
     """See that nothing is there; what a restore that was killed left aside is taken away."""
     own = {*SPOOL_PLACES, spool.lock_file.name, "lost+found"}
-    for folder in {spool.home, spool.cache, spool.input, spool.output, spool.root}:
+    for folder in {spool.home, spool.cache, spool.prompts, spool.input, spool.output, spool.root}:
         for path in folder.glob(f"{archive.ASIDE}*"):
             durable.remove_tree(path)
     for folder in (spool.input, spool.output, spool.root, *map(spool.place, SPOOL_PLACES)):

@@ -5,8 +5,8 @@ not exist, is told in one readable line each before anything starts. Never read 
 and what builds the daemon.
 
 Settings come from the environment, then from the files that `NAME_FILE` names for secrets, then from systemd's
-credentials, then from a file `.env` in the current directory, then from the defaults. Names that the owner's other
-services use too are in `settings_servers.py` and kept as they are; all others begin with `TOPICD_`.
+credentials, then from a file `.env` in the current directory, then from the defaults. Names that other
+programs use too are in `settings_servers.py` and kept as they are; all others begin with `TOPICD_`.
 """
 
 import difflib
@@ -152,6 +152,9 @@ class Settings(ServerSettings):
     metrics_port: int = Field(9469, ge=0, le=65_535, description="their port; 0: any free one")
     page_hosts: HostNames = Field(
         (), description="names by which a browser may ask for the page, such as topicd.example.org; with commas"
+    )
+    command: str = Field(
+        "topicd", max_length=200, description="how people call topicd for this home; the page shows it in commands"
     )
     traces_url: Urls = Field(
         (),

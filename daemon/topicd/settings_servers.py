@@ -1,6 +1,6 @@
 """What can be set of the servers: where they are, what they are asked for, how often, and the secrets they want.
 
-Owns the settings whose names the owner's other services use too (`OLLAMA_BASE_URL`, `SSL_VERIFY`, …), their types, and
+Owns the settings whose names other programs use too (`OLLAMA_BASE_URL`, `SSL_VERIFY`, …), their types, and
 how lists, maps and headers are written in one line. Promises that a secret is a `SecretStr` and that no error here
 repeats one. Never read by itself: `settings.py` is the whole.
 """
@@ -88,77 +88,77 @@ _RATE: Final = "most calls to each in a time, such as 10/min (s, min, h, d); emp
 _CALLS: Final = "calls to each of its servers at once; its stage has as many jobs in hand"
 
 
-def _owner(name: str, default: object, description: str, **bounds: object) -> object:
-    """Declare a setting whose name has no prefix because other services of the owner use it too."""
+def _shared(name: str, default: object, description: str, **bounds: object) -> object:
+    """Declare a setting whose name has no prefix because other programs use it too."""
     return Field(default, validation_alias=name, description=description, **bounds)  # type: ignore[call-overload]
 
 
 class ServerSettings(BaseSettings):
     """The servers' part. Each description is the line that `.env.example` shows."""
 
-    ollama_base_url: Urls = _owner("OLLAMA_BASE_URL", (), f"Ollama, such as http://gpu:11434{_URLS}")  # type: ignore[assignment]
-    ollama_model: str = _owner("OLLAMA_MODEL", "llama3.2", "the model that writes scripts on Ollama", max_length=200)  # type: ignore[assignment]
-    ollama_pull: bool = _owner("OLLAMA_PULL", default=False, description="true: pull the model where it is missing")  # type: ignore[assignment]
-    ollama_keep_alive: str = _owner(
+    ollama_base_url: Urls = _shared("OLLAMA_BASE_URL", (), f"Ollama, such as http://gpu:11434{_URLS}")  # type: ignore[assignment]
+    ollama_model: str = _shared("OLLAMA_MODEL", "llama3.2", "the model that writes scripts on Ollama", max_length=200)  # type: ignore[assignment]
+    ollama_pull: bool = _shared("OLLAMA_PULL", default=False, description="true: pull the model where it is missing")  # type: ignore[assignment]
+    ollama_keep_alive: str = _shared(
         "OLLAMA_KEEP_ALIVE",
         "5m",
         "how long it keeps the model loaded after a call: 5m, 0, or -1 for ever",
         pattern=r"^(0|-1|[1-9]\d{0,5}[smh])$",
     )  # type: ignore[assignment]
-    ollama_temperature: float = _owner("OLLAMA_TEMPERATURE", 0.7, "0 is the most predictable", ge=0, le=2)  # type: ignore[assignment]
-    ollama_num_ctx: int = _owner(
+    ollama_temperature: float = _shared("OLLAMA_TEMPERATURE", 0.7, "0 is the most predictable", ge=0, le=2)  # type: ignore[assignment]
+    ollama_num_ctx: int = _shared(
         "OLLAMA_NUM_CTX", 8192, "tokens of prompt and answer together; more takes more memory", ge=512, le=1_048_576
     )  # type: ignore[assignment]
-    ollama_num_predict: int = _owner("OLLAMA_NUM_PREDICT", 4096, "most tokens of an answer", ge=64, le=131_072)  # type: ignore[assignment]
-    ollama_token: Token = _owner("OLLAMA_TOKEN", SecretStr(""), _TOKEN)  # type: ignore[assignment]
-    ollama_headers: Headers = _owner("OLLAMA_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
-    ollama_rate: Rate = _owner("OLLAMA_RATE", "", _RATE)  # type: ignore[assignment]
-    ollama_calls: int = _owner("OLLAMA_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
+    ollama_num_predict: int = _shared("OLLAMA_NUM_PREDICT", 4096, "most tokens of an answer", ge=64, le=131_072)  # type: ignore[assignment]
+    ollama_token: Token = _shared("OLLAMA_TOKEN", SecretStr(""), _TOKEN)  # type: ignore[assignment]
+    ollama_headers: Headers = _shared("OLLAMA_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
+    ollama_rate: Rate = _shared("OLLAMA_RATE", "", _RATE)  # type: ignore[assignment]
+    ollama_calls: int = _shared("OLLAMA_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
 
-    openai_base_url: Urls = _owner("OPENAI_BASE_URL", (), f"OpenAI chat API, such as http://gpu:8080/v1{_URLS}")  # type: ignore[assignment]
-    openai_model: str = _owner("OPENAI_MODEL", "", "the model that writes there; empty: its only one", max_length=200)  # type: ignore[assignment]
-    openai_temperature: float = _owner("OPENAI_TEMPERATURE", 0.7, "0 is the most predictable", ge=0, le=2)  # type: ignore[assignment]
-    openai_max_tokens: int = _owner("OPENAI_MAX_TOKENS", 4096, "most tokens of an answer", ge=64, le=131_072)  # type: ignore[assignment]
-    openai_api_key: Token = _owner("OPENAI_API_KEY", SecretStr(""), _TOKEN)  # type: ignore[assignment]
-    openai_headers: Headers = _owner("OPENAI_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
-    openai_rate: Rate = _owner("OPENAI_RATE", "", _RATE)  # type: ignore[assignment]
-    openai_calls: int = _owner("OPENAI_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
+    openai_base_url: Urls = _shared("OPENAI_BASE_URL", (), f"OpenAI chat API, such as http://gpu:8080/v1{_URLS}")  # type: ignore[assignment]
+    openai_model: str = _shared("OPENAI_MODEL", "", "the model that writes there; empty: its only one", max_length=200)  # type: ignore[assignment]
+    openai_temperature: float = _shared("OPENAI_TEMPERATURE", 0.7, "0 is the most predictable", ge=0, le=2)  # type: ignore[assignment]
+    openai_max_tokens: int = _shared("OPENAI_MAX_TOKENS", 4096, "most tokens of an answer", ge=64, le=131_072)  # type: ignore[assignment]
+    openai_api_key: Token = _shared("OPENAI_API_KEY", SecretStr(""), _TOKEN)  # type: ignore[assignment]
+    openai_headers: Headers = _shared("OPENAI_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
+    openai_rate: Rate = _shared("OPENAI_RATE", "", _RATE)  # type: ignore[assignment]
+    openai_calls: int = _shared("OPENAI_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
 
-    tts_base_url: Urls = _owner("TTS_BASE_URL", (), f"speech, such as http://gpu:5000 for Piper{_URLS}")  # type: ignore[assignment]
-    tts_model: str = _owner("TTS_MODEL", "", "model, where an OpenAI speech API wants one", max_length=200)  # type: ignore[assignment]
-    tts_voice: str = _owner(
+    tts_base_url: Urls = _shared("TTS_BASE_URL", (), f"speech, such as http://gpu:5000 for Piper{_URLS}")  # type: ignore[assignment]
+    tts_model: str = _shared("TTS_MODEL", "", "model, where an OpenAI speech API wants one", max_length=200)  # type: ignore[assignment]
+    tts_voice: str = _shared(
         "TTS_VOICE", "", "voice of languages that TTS_VOICES does not name; empty: the server's own", max_length=100
     )  # type: ignore[assignment]
-    tts_voices: Voices = _owner(
+    tts_voices: Voices = _shared(
         "TTS_VOICES", {"pt-BR": "pt_BR-faber-medium"}, "voice of each language, as en=one-voice,pt-BR=another"
     )  # type: ignore[assignment]
-    tts_token: Token = _owner("TTS_TOKEN", SecretStr(""), _TOKEN)  # type: ignore[assignment]
-    tts_headers: Headers = _owner("TTS_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
-    tts_rate: Rate = _owner("TTS_RATE", "", _RATE)  # type: ignore[assignment]
-    tts_calls: int = _owner("TTS_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
+    tts_token: Token = _shared("TTS_TOKEN", SecretStr(""), _TOKEN)  # type: ignore[assignment]
+    tts_headers: Headers = _shared("TTS_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
+    tts_rate: Rate = _shared("TTS_RATE", "", _RATE)  # type: ignore[assignment]
+    tts_calls: int = _shared("TTS_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
 
-    sd_enabled: bool = _owner(
+    sd_enabled: bool = _shared(
         "SD_ENABLED", default=False, description="true: pictures come from SD_BASE_URL; false: cards are drawn"
     )  # type: ignore[assignment]
-    sd_base_url: Urls = _owner("SD_BASE_URL", (), f"pictures, such as http://gpu:7860 for A1111{_URLS}")  # type: ignore[assignment]
-    sd_model: str = _owner("SD_MODEL", "", "checkpoint or model; empty: the one that is loaded", max_length=300)  # type: ignore[assignment]
-    sd_steps: int = _owner("SD_STEPS", 20, "steps of the sampler", ge=1, le=150)  # type: ignore[assignment]
-    sd_cfg_scale: float = _owner("SD_CFG_SCALE", 7.0, "how closely the prompt is followed", ge=0, le=30)  # type: ignore[assignment]
-    sd_sampler: str = _owner("SD_SAMPLER", "", "as the server names it; empty: the server's own", max_length=100)  # type: ignore[assignment]
-    sd_prompt: str = _owner(
+    sd_base_url: Urls = _shared("SD_BASE_URL", (), f"pictures, such as http://gpu:7860 for A1111{_URLS}")  # type: ignore[assignment]
+    sd_model: str = _shared("SD_MODEL", "", "checkpoint or model; empty: the one that is loaded", max_length=300)  # type: ignore[assignment]
+    sd_steps: int = _shared("SD_STEPS", 20, "steps of the sampler", ge=1, le=150)  # type: ignore[assignment]
+    sd_cfg_scale: float = _shared("SD_CFG_SCALE", 7.0, "how closely the prompt is followed", ge=0, le=30)  # type: ignore[assignment]
+    sd_sampler: str = _shared("SD_SAMPLER", "", "as the server names it; empty: the server's own", max_length=100)  # type: ignore[assignment]
+    sd_prompt: str = _shared(
         "SD_PROMPT", "", "template of the prompt: $prompt, $style, $title; empty: $prompt, $style", max_length=2000
     )  # type: ignore[assignment]
-    sd_negative_prompt: str = _owner(
+    sd_negative_prompt: str = _shared(
         "SD_NEGATIVE_PROMPT", "", "template of what no picture should show; empty: nothing", max_length=2000
     )  # type: ignore[assignment]
-    sd_token: Token = _owner("SD_TOKEN", SecretStr(""), _TOKEN)  # type: ignore[assignment]
-    sd_headers: Headers = _owner("SD_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
-    sd_rate: Rate = _owner("SD_RATE", "", _RATE)  # type: ignore[assignment]
-    sd_calls: int = _owner("SD_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
+    sd_token: Token = _shared("SD_TOKEN", SecretStr(""), _TOKEN)  # type: ignore[assignment]
+    sd_headers: Headers = _shared("SD_HEADERS", SecretStr(""), _HEADERS)  # type: ignore[assignment]
+    sd_rate: Rate = _shared("SD_RATE", "", _RATE)  # type: ignore[assignment]
+    sd_calls: int = _shared("SD_CALLS", 1, _CALLS, ge=1, le=64)  # type: ignore[assignment]
 
-    ssl_verify: bool = _owner(
+    ssl_verify: bool = _shared(
         "SSL_VERIFY", default=True, description="false: do not check TLS certificates; warned of at every start"
     )  # type: ignore[assignment]
-    ssl_ca_file: OptionalPath = _owner(
+    ssl_ca_file: OptionalPath = _shared(
         "SSL_CA_FILE", None, "PEM file of a private certificate authority, trusted beside the system's"
     )  # type: ignore[assignment]

@@ -63,6 +63,7 @@ class Showing:
         ready: what `/readyz` says.
         pulse: what has happened lately.
         makers: the name of each stage's backend.
+        command: how a person calls topicd for this home.
     """
 
     def __init__(
@@ -72,12 +73,15 @@ class Showing:
         ready: Callable[[], Health],
         pulse: Pulse,
         makers: Mapping[Stage, str],
+        *,
+        command: str = "topicd",
     ) -> None:
         self._spool = spool
         self._store = store
         self._ready = ready
         self._pulse = pulse
         self._makers = makers
+        self._command = command
         self._report = Report(spool, store)
 
     def overview(self) -> Json:
@@ -116,7 +120,7 @@ class Showing:
         products = [{**each, "stage": str(stage_of(each["path"]))} for each in told["products"]]
         told |= self._story(found.path) | {"products": products, "files": {each["path"] for each in products}}
         told["title"] = self._title(found.path, told.get("source", ""))
-        return told | {"stage": _stage(told), "home": str(self._spool.home.absolute())}
+        return told | {"stage": _stage(told), "home": str(self._spool.home.absolute()), "command": self._command}
 
     def gallery(self, page: int, per_page: int) -> Json:
         """Return a page of the finished jobs, the newest first: `page`, `pages`, `count`, and `jobs`."""

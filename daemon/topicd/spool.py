@@ -88,6 +88,7 @@ class Spool:
         self.output = output_dir
         self.root = home / "spool"
         self.cache = home / "cache"
+        self.prompts = home / "prompts"
         self.lock_file = self.root / ".lock"
         self._places: dict[str, Path] = {str(place): self.root / place for place in SPOOL_PLACES}
 

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -163,9 +164,26 @@ def test_one_that_hangs_is_unwell_and_one_that_is_stopped_ends_soon(here: Projec
 
 
 def test_the_commands_of_the_page_work_word_for_word(here: Project) -> None:
-    here.sh("\n".join(commands("docs/DEPLOYMENT.md", "Compose")))
+    asked = commands("docs/DEPLOYMENT.md", "Compose")
+    began, upgrade, backup = asked[:4], asked[4:6], asked[6:]
+    here.sh("\n".join(began))
     (folder,) = here.done(1)
     assert (folder / "index.html").stat().st_size
+    assert upgrade[0] == "git pull"
+    before = here.state()["Id"]
+    here.sh(upgrade[1])
+    assert here.state()["Id"] == before, "nothing is new"
+    (here.folder / "data" / "prompts" / "en.txt").write_text("Tell of $title.")
+    assert backup[0].startswith("docker compose exec")
+    volume = f"{here.folder.name}_spool"
+    said = here.sh("\n".join(backup).replace("topicd_spool", volume))
+    assert "restored" in said.lower()
+    assert [path.name for path in here.done(1)] == [folder.name]
+    assert (here.folder / "data" / "prompts" / "en.txt").read_text() == "Tell of $title."
+    here.drop("rivers.md", TOPIC.replace("Tides", "Rivers"))
+    here.done(2)
+    for name in ("backups", "models", "prompts"):
+        here.run("exec", "--no-TTY", "daemon", "python", "-c", f"open('/data/{name}/new', 'w')")
 
 
 @pytest.mark.parametrize("gpu", ["none", "nvidia"])
@@ -176,7 +194,7 @@ def test_every_profile_is_valid(here: Project, profiles: str, gpu: str) -> None:
     assert ("ollama" in said["services"]) == (profiles in {"ollama", "*"})
     for name, service in said["services"].items():
         assert service.get("logging", {}).get("options", {}).get("max-size"), name
-        assert int(service.get("mem_limit", 1)), name
+        assert int(service["mem_limit"]), name
         for port in service.get("ports", ()):
             assert port["host_ip"] == "127.0.0.1", name
         wants_gpu = gpu == "nvidia" and name in {"ollama", "stable-diffusion"}
@@ -263,3 +281,12 @@ ENV {env}
 USER {user}
 ENTRYPOINT {json.dumps(entry)}
 """
+
+
+def test_a_dollar_reaches_the_daemon_as_the_page_writes_it(here: Project) -> None:
+    page = (TOP / "docs/DEPLOYMENT.md").read_text()
+    (line,) = re.findall(r"as in `(SD_PROMPT=.*?)`", page)
+    name, _, value = line.partition("=")
+    here.write_env(**{name: value})
+    said = json.loads(here.run("config", "--format", "json").stdout)["services"]["daemon"]["environment"]
+    assert said[name].replace("$$", "$") == "$prompt, $style"

@@ -647,6 +647,16 @@ def test_a_home_that_is_not_empty_is_refused(empty: Den, den: Den, tmp_path: Pat
     assert empty.files() == {}
 
 
+def test_prompts_of_ones_own_come_along(den: Den, tmp_path: Path) -> None:
+    den.spool.prompts.mkdir()
+    (den.spool.prompts / "pt-BR.txt").write_text("Conte de $title.")
+    path = den.backup(tmp_path / "b").path
+    new = Den(tmp_path / "new")
+    restore(new.spool, new.store, path)
+    assert (new.spool.prompts / "pt-BR.txt").read_text() == "Conte de $title."
+    assert [each.name for each in new.spool.prompts.iterdir()] == ["pt-BR.txt"]
+
+
 def test_a_cache_that_has_a_file_already_is_not_overwritten(empty: Den, tmp_path: Path) -> None:
     (empty.spool.cache / "voice").write_text("mine")
     with pytest.raises(Unusable, match="already"):

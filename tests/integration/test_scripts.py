@@ -61,8 +61,21 @@ def test_another_folder_can_be_named(checkout: Path) -> None:
     assert "/elsewhere" in run(checkout, SD_MODELS_DIR="/elsewhere").stdout.splitlines()
 
 
+def test_without_topicd_the_daemon_of_compose_fetches_it(checkout: Path) -> None:
+    docker = checkout / "bin" / "docker"
+    docker.parent.mkdir()
+    (checkout / ".venv" / "bin" / "topicd").rename(docker)
+    said = run(checkout, "--quiet", PATH=f"{docker.parent}:/usr/bin:/bin").stdout.replace("\n", " ")
+    assert said == (
+        "compose run --rm folders compose run --rm --no-deps daemon fetch model --to /data/models sd-1.5 --quiet "
+    )
+
+
 def test_it_says_what_it_does_and_what_it_lacks(checkout: Path) -> None:
     assert "SD_MODELS_DIR" in run(checkout, "--help").stdout
     (checkout / ".venv" / "bin" / "topicd").unlink()
-    done = run(checkout, PATH="/usr/bin:/bin")
-    assert (done.returncode, "not installed" in done.stderr) == (127, True)
+    for name in ("sh", "dirname", "sed"):
+        (checkout / "bin").mkdir(exist_ok=True)
+        (checkout / "bin" / name).symlink_to(f"/usr/bin/{name}")
+    done = run(checkout, PATH=str(checkout / "bin"))
+    assert (done.returncode, "neither topicd nor docker" in done.stderr) == (127, True)

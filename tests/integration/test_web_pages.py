@@ -322,3 +322,13 @@ def test_text_is_escaped_in_one_place() -> None:
     assert tag("p", "a\ud800b\x00") == "<p>a\ufffdb\ufffd</p>"
     makers = [path.name for path in WEB.glob("*.py") if re.search(r"\bHtml\(", path.read_text())]
     assert makers == ["html.py"]
+
+
+async def test_the_command_is_the_one_that_people_have_here(tmp_path: Path) -> None:
+    site = Site(tmp_path, command="docker compose exec daemon topicd")
+    await site.start()
+    failed(site.spool.place("failed"), FAILED, "Nothing came.")
+    words = await site.words(f"/jobs/{FAILED}")
+    await site.server.stop()
+    assert f"docker compose exec daemon topicd retry {FAILED}" in words
+    assert "Run it in" not in words

@@ -32,8 +32,8 @@ LIMIT_S = 20.0
 class Slow(Showing):
     """What is shown, read from a disk that can be made to wait; and how often it was looked at."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.looks = 0
@@ -47,14 +47,16 @@ class Slow(Showing):
 class Site:
     """The home and its server."""
 
-    def __init__(self, path: Path, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, hosts: tuple[str, ...] = (), command: str = "topicd") -> None:
         self.spool = Spool(home=path, input_dir=path / "input", output_dir=path / "output")
         self.store = Store(self.spool, Durable())
         self.store.open()
         self.ready = Health(ok=True, more={"downloads": [], "servers": [], "warnings": []})
         self.pulse = Pulse()
         self.events = Events([self.pulse])
-        self.shown = Slow(self.spool, self.store, lambda: self.ready, self.pulse, {Stage.AUDIO: "piper"})
+        self.shown = Slow(
+            self.spool, self.store, lambda: self.ready, self.pulse, {Stage.AUDIO: "piper"}, command=command
+        )
         present = Present(tree=lambda: TreeState({}, {}, 0))
         self.server = WebServer(
             host="127.0.0.1",

@@ -1,8 +1,10 @@
 import hashlib
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from topicd.cli import EXIT_CODES
 from topicd.errors import CAUSES
 from topicd.settings import example
 from topicd.states import MOVES, STATES
+from topicd.telemetry.events import EVENTS
+from topicd.telemetry.tracing import trace_id
 from topicd.topic import parse
 
 TOP = Path(__file__).resolve().parents[2]
@@ -47,12 +51,19 @@ def test_the_example_of_settings_is_the_code() -> None:
 
 
 def test_every_module_has_its_paragraph() -> None:
-    named = set(re.findall(r"`(?:[a-z_]+/)?([a-z_0-9]+)\.py`", ARCHITECTURE))
-    package = TOP / "daemon" / "topicd"
-    modules = {
-        path.stem for path in (*package.glob("*.py"), *(package / "stages").glob("*.py")) if path.stem != "__init__"
-    }
-    assert modules - {"base"} <= named, modules - named
+    named = set(re.findall(r"`(?:[a-z_]+/)*([a-z_0-9]+)\.py`", ARCHITECTURE))
+    modules = {path.stem for path in (TOP / "daemon" / "topicd").rglob("*.py")} - {"__init__"}
+    assert modules <= named, modules - named
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())
+    asked = [*project["project"]["dependencies"], *chain(*project["project"]["optional-dependencies"].values())]
+    asked += [each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)]
+    names = {re.split(r"[>=<]", each)[0] for each in asked}
+    table = ARCHITECTURE.partition("## Dependencies, with reasons")[2].partition("\n## ")[0]
+    told = set(re.findall(r"[a-z0-9-]+", " ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+    assert names <= told, names - told
 
 
 def test_the_layers_are_those_of_the_linter() -> None:
@@ -91,7 +102,6 @@ SHOWN = {
     ("docs/BACKENDS.md", "Backends"): "an example of what `check` prints",
     ("docs/BENCHMARKS.md", "What it costs"): "figures",
     ("docs/MONITORING.md", "Alerts"): "receivers that need an account",
-    ("docs/OPERATIONS.md", "The log"): "an example of a line",
     ("docs/OPERATIONS.md", "Traces"): "a drawing",
 }
 USED = re.compile(r"\b(?:commands|blocks_of)\(\"([^\"]+)\", \"([^\"]+)\"\)")
@@ -119,6 +129,15 @@ def test_the_settings_of_the_pages_are_settings(block: Block) -> None:
     compose = {"COMPOSE_PROFILES", *re.findall(r"\$\{([A-Z_]+)", "".join(each.read_text() for each in files))}
     for line in block.lines:
         assert line.partition("=")[0] in known | compose, line
+
+
+def test_the_line_of_the_log_is_one() -> None:
+    (block,) = blocks_of("docs/OPERATIONS.md", "The log")
+    line = json.loads(block.lines[0])
+    assert line["trace_id"] == trace_id(line["job"])
+    spec = EVENTS[line["event"].removeprefix("topicd.")]
+    assert {*line} == {"time", "level", "event", "message", "trace_id", *spec.fields}
+    assert line["message"] == spec.message.format(**line)
 
 
 def test_the_topic_of_the_readme_is_one() -> None:

@@ -86,14 +86,15 @@ def _trouble(words: Words, told: Json) -> Iterator[Child]:
     elif told["damaged"]:
         yield trouble(words, {"message": told["damaged"]})
     if verb := _VERBS.get(told["state"]):
-        command = f"topicd {verb} {shlex.quote(told['job'])}"
+        command = f"{told['command']} {verb} {shlex.quote(told['job'])}"
         yield tag(
             "p",
             tag("span", words(verb)),
             " ",
             tag("code", command, data_copy=words("copy"), data_copied=words("copied")),
         )
-        yield tag("p", words("run_in", folder=told["home"]), class_="quiet")
+        if told["command"] == "topicd":
+            yield tag("p", words("run_in", folder=told["home"]), class_="quiet")
 
 
 def _steps(words: Words, told: Json) -> Iterator[Html]:
