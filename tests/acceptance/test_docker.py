@@ -177,6 +177,7 @@ def test_every_profile_is_valid(here: Project, profiles: str, gpu: str) -> None:
     for name, service in said["services"].items():
         assert service.get("logging", {}).get("options", {}).get("max-size"), name
         assert int(service.get("mem_limit", 1)), name
+        assert float(service.get("cpus", 1)), name
         for port in service.get("ports", ()):
             assert port["host_ip"] == "127.0.0.1", name
         wants_gpu = gpu == "nvidia" and name in {"ollama", "stable-diffusion"}
@@ -223,6 +224,7 @@ def make_a_folder_by_servers(here: Project) -> None:
 def test_the_monitoring_of_the_page_sees_the_daemon(docker: Engine, here: Project, tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     here.write_env(
+        **settings("docs/MONITORING.md", "Monitoring"),
         GRAFANA_PORT=str(free_port()),
         DOCKER_SOCKET=docker.env.get("DOCKER_HOST", "/var/run/docker.sock").removeprefix("unix://"),
         JOURNAL_DIR=str(tmp_path / "journal"),
@@ -232,7 +234,7 @@ def test_the_monitoring_of_the_page_sees_the_daemon(docker: Engine, here: Projec
     asked = [each for each in commands("docs/MONITORING.md", "Monitoring") if each.startswith(("mkdir", "docker"))]
     with replaced(docker, {services[name]["image"]: given(base, *MONITORING[name]) for name in MONITORING}):
         here.sh("\n".join(asked))
-        for name in ("daemon", "prometheus", "alertmanager", "loki", "grafana"):
+        for name in ("daemon", *MONITORING.keys() - {"tempo"}):
             here.health("healthy", name)
         for name in MONITORING:
             assert here.state(name)["Running"], here.logs(name)
@@ -246,6 +248,10 @@ def test_the_monitoring_of_the_page_sees_the_daemon(docker: Engine, here: Projec
         assert json.loads(told("targets"))["data"]["activeTargets"][0]["health"] == "up"
         assert json.loads(told("rules"))["data"]["groups"]
         assert json.loads(told("alertmanagers"))["data"]["activeAlertmanagers"]
+        machine = here.run("exec", "--no-TTY", "alloy", "cat", "/etc/machine-id").stdout
+        assert machine == Path("/etc/machine-id").read_text(), "whose journal it is"
+        traces = here.run("exec", "--no-TTY", "daemon", "printenv", "TOPICD_TRACES_URL").stdout
+        assert traces.strip() == here.env["TOPICD_TRACES_URL"]
         published = here.state("grafana")["HostConfig"]["PortBindings"]
         assert published == {"3000/tcp": [{"HostIp": "127.0.0.1", "HostPort": here.env["GRAFANA_PORT"]}]}
         for name in set(MONITORING) - {"grafana"}:
