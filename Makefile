@@ -114,12 +114,13 @@ bench: .venv/installed-bench ## print figures: pickup latency, the spool, bursts
 # === MONITORING ===
 
 .PHONY: monitoring
-monitoring: data/grafana_password ## start the daemon with Prometheus, Grafana, Loki and Tempo, by compose
+monitoring: data/grafana/password ## start the daemon with Prometheus, Grafana, Loki and Tempo, by compose
 	docker compose --profile monitoring up --detach --build --wait
 
-data/grafana_password:
-	@mkdir -p data
-	@umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >$@
+# Readable for Grafana's user, in a folder that nobody else enters.
+data/grafana/password:
+	@install -d -m 700 data/grafana
+	@od -An -N16 -tx1 /dev/urandom | tr -d ' \n' | install -m 644 /dev/stdin $@
 
 .PHONY: dashboards
 dashboards: .venv/installed ## write Grafana's dashboards anew

@@ -223,7 +223,7 @@ LOGS: Final = (
         12,
         LOKI,
     ),
-    Panel("One job", "Choose it above.", "logs", "none", (('{job="topicd"} | job_id=~"$job"', ""),), 24, 14, LOKI),
+    Panel("One job", "Choose it above.", "logs", "none", (('{job="topicd"} | job_id=~".*$job.*"', ""),), 24, 14, LOKI),
 )
 STAGE_CHOICE: Final[Json] = {
     "name": "stage",

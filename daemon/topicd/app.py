@@ -29,7 +29,7 @@ from topicd.home import Home
 from topicd.intake import Intake
 from topicd.manager import ServiceManager, counted
 from topicd.settings import Settings
-from topicd.showing import Showing, counts
+from topicd.showing import Showing, counts, last_done_s
 from topicd.stages.base import OUTCOMES
 from topicd.states import Stage
 from topicd.telemetry import logs, tracing
@@ -168,6 +168,7 @@ class App:
             self._events.emit("recovery.removed", what=line)
         if self._stop.is_set():
             return
+        self._metrics.last_success.set(await offload(last_done_s, self._spool))
         self._watcher.start()
         self._is_ready = True
         seconds = round(time.monotonic() - self._begun, 3)

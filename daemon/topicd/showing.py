@@ -35,6 +35,7 @@ from topicd.workspace import Workspace, read_limited, stage_of
 ROWS_MAX: Final = 8
 """How many jobs of a stage are shown: those in work, then the oldest."""
 FAILURES_MAX: Final = 10
+DONE_LOOKED_AT: Final = 100
 PICTURES: Final = ("images/title.png", "images/001.png")
 
 Json = dict[str, Any]
@@ -47,11 +48,24 @@ def counts(spool: Spool, run: str) -> TreeState:
     in_work = {str(stage): sum(each.run == run for each in seen[stage].markers) for stage in Stage}
     jobs = {"done" if place == DONE else place: survey.jobs for place, survey in seen.items()}
     oldest = dict[str, float]()
-    for place in SPOOL_PLACES:
+    for stage in Stage:
         with contextlib.suppress(Exception):  # a job that moves or is damaged has no age to tell
-            for name in seen[place].oldest:
-                oldest[str(place)] = max(0.0, now - spool.read_job(spool.place(place) / name).accepted_s)
+            for name in seen[stage].oldest:
+                oldest[str(stage)] = max(0.0, now - spool.read_job(spool.place(stage) / name).accepted_s)
     return TreeState(jobs=jobs, in_work=in_work, oldest_s=oldest, free_bytes=free_bytes(spool.root))
+
+
+def last_done_s(spool: Spool) -> float:
+    """Return when a job was last finished, seconds since the epoch; 0 when none is there, or it cannot be told.
+
+    Looks at the newest only: one that was accepted before all of these and finished after them is not known.
+    """
+    latest = 0.0
+    with contextlib.suppress(OSError):
+        for name in spool.survey(DONE, newest=DONE_LOOKED_AT).newest:
+            with contextlib.suppress(OSError):
+                latest = max(latest, (spool.place(DONE) / name / files.MANIFEST).stat().st_mtime)
+    return min(latest, time.time())
 
 
 class Showing:

@@ -195,6 +195,7 @@ def test_every_profile_is_valid(here: Project, profiles: str, gpu: str) -> None:
     for name, service in said["services"].items():
         assert service.get("logging", {}).get("options", {}).get("max-size"), name
         assert int(service["mem_limit"]), name
+        assert name not in MONITORING or float(service["cpus"]), name
         for port in service.get("ports", ()):
             assert port["host_ip"] == "127.0.0.1", name
         wants_gpu = gpu == "nvidia" and name in {"ollama", "stable-diffusion"}
@@ -241,16 +242,18 @@ def make_a_folder_by_servers(here: Project) -> None:
 def test_the_monitoring_of_the_page_sees_the_daemon(docker: Engine, here: Project, tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     here.write_env(
+        **settings("docs/MONITORING.md", "Monitoring"),
         GRAFANA_PORT=str(free_port()),
         DOCKER_SOCKET=docker.env.get("DOCKER_HOST", "/var/run/docker.sock").removeprefix("unix://"),
         JOURNAL_DIR=str(tmp_path / "journal"),
     )
     services = json.loads(here.run("--profile", "monitoring", "config", "--format", "json").stdout)["services"]
     base = docker.base_image((*PYTHON, "prometheus", "prometheus-alertmanager", "wget"))
-    asked = [each for each in commands("docs/MONITORING.md", "Monitoring") if each.startswith(("mkdir", "docker"))]
+    asked = [each for each in commands("docs/MONITORING.md", "Monitoring") if "──" not in each and "│" not in each]
+    assert len(asked) == 3
     with replaced(docker, {services[name]["image"]: given(base, *MONITORING[name]) for name in MONITORING}):
         here.sh("\n".join(asked))
-        for name in ("daemon", "prometheus", "alertmanager", "loki", "grafana"):
+        for name in ("daemon", *MONITORING.keys() - {"tempo"}):
             here.health("healthy", name)
         for name in MONITORING:
             assert here.state(name)["Running"], here.logs(name)
@@ -264,6 +267,10 @@ def test_the_monitoring_of_the_page_sees_the_daemon(docker: Engine, here: Projec
         assert json.loads(told("targets"))["data"]["activeTargets"][0]["health"] == "up"
         assert json.loads(told("rules"))["data"]["groups"]
         assert json.loads(told("alertmanagers"))["data"]["activeAlertmanagers"]
+        machine = here.run("exec", "--no-TTY", "alloy", "cat", "/etc/machine-id").stdout
+        assert machine == Path("/etc/machine-id").read_text(), "whose journal it is"
+        traces = here.run("exec", "--no-TTY", "daemon", "printenv", "TOPICD_TRACES_URL").stdout
+        assert traces.strip() == here.env["TOPICD_TRACES_URL"]
         published = here.state("grafana")["HostConfig"]["PortBindings"]
         assert published == {"3000/tcp": [{"HostIp": "127.0.0.1", "HostPort": here.env["GRAFANA_PORT"]}]}
         for name in set(MONITORING) - {"grafana"}:

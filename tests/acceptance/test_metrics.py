@@ -43,3 +43,17 @@ def test_a_job_is_seen_by_every_metric_it_should_be(tmp_path: Path) -> None:
     assert samples["topicd_ready"] == samples["topicd_storage_ok"] == samples["topicd_tree_readable"] == 1
     for name in ("topicd_rescan_finds_total", "topicd_workers", "topicd_downloads_active", "topicd_free_bytes"):
         assert name in samples
+
+
+def test_a_restart_does_not_forget_the_last_success(tmp_path: Path) -> None:
+    home = Home(tmp_path, {**FAKES, **QUICK})
+    with running(home) as daemon:
+        home.drop("tides.md", TOPIC)
+        daemon.event("job.done")
+        before = scraped(load(home.spool / ".lock")["port"])
+        assert daemon.stop() == 0
+    with running(home):
+        after = scraped(load(home.spool / ".lock")["port"])
+    assert after["topicd_jobs_done_total"] == 0
+    told, known = (each["topicd_last_success_timestamp_seconds"] for each in (before, after))
+    assert told - 10 < known <= told

@@ -92,7 +92,7 @@ class Metrics:
             "topicd_jobs_deferred", "Attempts that failed and will be repeated.", stage=self.stages
         )
         self.last_success = self._gauge(
-            "topicd_last_success_timestamp_seconds", "When this process last finished a job; 0: not yet."
+            "topicd_last_success_timestamp_seconds", "When a job was last finished; 0: not yet."
         )
 
     def _add_work(self) -> None:

@@ -10,7 +10,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-READY = ("/ready", "/api/health")
+READY = ("/ready", "/-/ready", "/api/health")
 
 
 class Handler(BaseHTTPRequestHandler):
