@@ -10,7 +10,7 @@ SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^# === / {gsub(/[#= ]/, ""); printf "\n%s\n", $$0} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^# === / {gsub(/[#= ]/, ""); printf "\n%s\n", $$0} /^[a-z][a-z -]*:.*## / {n = split($$1, names, " "); for (i = 1; i <= n; i++) printf "  make %-14s %s\n", names[i], $$2}' Makefile
 
 .PHONY: install
 install: .venv/installed ## install topicd with the embedded backends into .venv

@@ -1,6 +1,7 @@
 """Version, changelog, tag, hooks and workflows hold together."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,17 @@ def test_what_does_not_agree_is_told(version: str, changelog: str, tag: str, sai
     told = faults(version, changelog, tag)
     assert len(told) == bool(said), told
     assert said in "".join(told)
+
+
+def test_help_lists_every_target_that_has_a_word() -> None:
+    told = subprocess.run(["make", "help"], cwd=TOP, capture_output=True, text=True, timeout=30, check=True).stdout
+    wanted = {
+        name: word
+        for names, word in re.findall(r"^([a-z][a-z -]*):.*## (.*)$", MAKEFILE, re.MULTILINE)
+        for name in names.split()
+    }
+    assert {"integration", "acceptance"} <= set(wanted)
+    assert dict(re.findall(r"^  make (\S+) +(.*)$", told, re.MULTILINE)) == wanted
 
 
 def test_the_makefile_has_its_sections_and_each_target_a_word() -> None:
