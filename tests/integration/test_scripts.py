@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-SHELL = sorted(path for path in SCRIPTS.glob("*.sh"))
+TOP = Path(__file__).resolve().parents[2]
+SCRIPTS = TOP / "scripts"
+SHELL = sorted([*SCRIPTS.glob("*.sh"), *(TOP / ".ci").iterdir()])
 LIMIT_S = 30.0
 
 

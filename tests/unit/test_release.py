@@ -16,6 +16,7 @@ TOP = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((TOP / ".github" / "workflows").glob("*.yml"))
 MAKEFILE = (TOP / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+(?: [a-z-]+)*):", MAKEFILE, re.MULTILINE))
+CI, RELEASE = (yaml.safe_load(path.read_text()) for path in WORKFLOWS)
 RELEASED = f"## [Unreleased]\n\n## [{__version__}] - 2026-11-27\n\n### Added\n\n- All.\n"
 
 
@@ -83,6 +84,9 @@ def steps(path: Path) -> list[dict[str, Any]]:
 def test_a_workflow_may_do_little_and_runs_nothing_unpinned(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]
+    for name, job in workflow["jobs"].items():
+        assert job["timeout-minutes"] <= 90, name
     for line in path.read_text().splitlines():
         if "uses:" in line:
             assert re.search(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d", line), line
@@ -95,9 +99,22 @@ def test_a_workflow_may_do_little_and_runs_nothing_unpinned(path: Path) -> None:
 
 def test_ci_does_what_ci_run_does_on_each_python() -> None:
     assert [path.name for path in WORKFLOWS] == ["ci.yml", "release.yml"]
-    ci = yaml.safe_load((TOP / ".github" / "workflows" / "ci.yml").read_text())
     told = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["classifiers"]
     known = [name.rpartition(" ")[2] for name in told if re.search(r":: 3\.\d+$", name)]
-    assert ci["jobs"]["python"]["strategy"]["matrix"]["python"] == known
-    assert any(step.get("run") == ".ci/run" for step in ci["jobs"]["everything"]["steps"])
+    assert CI["jobs"]["python"]["strategy"]["matrix"]["python"] == known
+    done = [step["run"].strip() for step in CI["jobs"]["python"]["steps"] if "run" in step]
+    assert done[0] == "make dist"
+    assert "--force-reinstall dist/*.whl" in done[1]
+    assert done[2:] == ["make lint types imports unit", "make integration"]
     assert "make test" in (TOP / ".ci" / "run").read_text()
+
+
+def test_everything_runs_where_it_may_mount_and_has_an_engine_of_its_own() -> None:
+    said = (TOP / ".ci" / "debian").read_text()
+    assert re.search(
+        r"docker run .*--privileged --cgroupns=host .*:/tmp\".*debian:12 \.ci/run$", said, re.DOTALL | re.MULTILINE
+    )
+    assert "docker.sock" not in said
+    for job in (CI["jobs"]["everything"], RELEASE["jobs"]["check"]):
+        assert job["steps"][-1]["run"] == ".ci/debian"
+        assert "container" not in job
