@@ -144,10 +144,13 @@ dist: .venv/installed ## the wheel and the source archive, in dist/
 	$(BIN)/python -m hatchling build --directory dist
 
 .PHONY: image
-image: ## both images, labelled with the version and the commit
-	for target in slim embedded; do docker build --file docker/Dockerfile --target $$target --tag topicd:$$target \
-	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/topicd/__init__.py)" \
-	    --build-arg REVISION="$$(git rev-parse HEAD)" . || exit 1; done
+image: ## the images, labelled with the version and the commit
+	for target in slim embedded piper; do scripts/image.sh $$target --tag topicd:$$target || exit 1; done
+
+.PHONY: sbom
+sbom: .venv/installed-dev ## the bill of materials of an installation with all extras, in dist/
+	@mkdir -p dist
+	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(BIN)/python scripts/sbom.py base otel embedded systemd >dist/topicd.cdx.json
 
 .PHONY: release-check
 release-check: .venv/installed ## whether version, changelog and (TAG=v1.2.3) tag agree
