@@ -10,7 +10,7 @@ SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^# === / {gsub(/[#= ]/, ""); printf "\n%s\n", $$0} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^# === / {gsub(/[#= ]/, ""); printf "\n%s\n", $$0} /^[a-z][a-z -]*:.*## / {n = split($$1, names, " "); for (i = 1; i <= n; i++) printf "  make %-14s %s\n", names[i], $$2}' Makefile
 
 .PHONY: install
 install: .venv/installed ## install topicd with the embedded backends into .venv
@@ -145,10 +145,13 @@ dist: .venv/installed ## the wheel and the source archive, in dist/
 	$(BIN)/python -m hatchling build --directory dist
 
 .PHONY: image
-image: ## both images, labelled with the version and the commit
-	for target in slim embedded; do docker build --file docker/Dockerfile --target $$target --tag topicd:$$target \
-	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/topicd/__init__.py)" \
-	    --build-arg REVISION="$$(git rev-parse HEAD)" . || exit 1; done
+image: ## the images, labelled with the version and the commit
+	for target in slim embedded piper; do scripts/image.sh $$target --tag topicd:$$target || exit 1; done
+
+.PHONY: sbom
+sbom: .venv/installed-dev ## the bill of materials of an installation with all extras, in dist/
+	@mkdir -p dist
+	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(BIN)/python scripts/sbom.py base otel embedded systemd >dist/topicd.cdx.json
 
 .PHONY: release-check
 release-check: .venv/installed ## whether version, changelog and (TAG=v1.2.3) tag agree

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tell whether version, changelog and tag agree: `scripts/release_check.py [v1.2.3]`.
+"""Tell whether version, changelog and tag agree: `scripts/release_check.py [v1.2.3]`; with `--notes`, what is in it.
 
 The version is that of the package. A release has a heading `## [1.2.3] - 2026-11-27` at the changelog's top, below an
 empty `## [Unreleased]`; without a tag, what is not released yet may stand there.
@@ -44,14 +44,26 @@ def faults(version: str, changelog: str, tag: str = "") -> list[str]:
     return found
 
 
-def main(tag: str = "") -> int:
-    """Print what does not agree; return how many that are."""
+def notes(changelog: str, tag: str) -> str:
+    """Return what the changelog says of a release, without its heading and without the links at its end."""
+    section = rf"^## \[{re.escape(tag.removeprefix('v'))}\] - \S+\n(.*?)(?=^## |^\[[^\]]+\]: |\Z)"
+    found = re.search(section, changelog, re.MULTILINE | re.DOTALL)
+    return found[1].strip() + "\n" if found else ""
+
+
+def main(*words: str) -> int:
+    """Print what does not agree, or a release's notes; return how many faults that are."""
+    changelog = (TOP / "CHANGELOG.md").read_text()
+    tag = words[-1] if words else ""
+    if "--notes" in words:
+        sys.stdout.write(notes(changelog, tag))
+        return not notes(changelog, tag)
     source = (TOP / "daemon" / "topicd" / "__init__.py").read_text()
     version = re.search(r'^__version__ = "(.*)"$', source, re.MULTILINE)
-    told = faults(version[1] if version else "", (TOP / "CHANGELOG.md").read_text(), tag)
+    told = faults(version[1] if version else "", changelog, tag)
     sys.stderr.writelines(f"{fault}\n" for fault in told)
     return len(told)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    sys.exit(main(*sys.argv[1:]))

@@ -63,7 +63,8 @@ def built(docker: Engine) -> Iterator[dict[str, str]]:
     for target in ("slim", "embedded", "piper"):
         docker.run(
             *("build", "--file", str(TOP / "docker/Dockerfile"), "--target", target, "--tag", f"{NAME}:{target}"),
-            *("--build-arg", f"BASE={base}", "--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc", str(TOP)),
+            *("--build-arg", f"BASE={base}", "--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc"),
+            *("--build-arg", "SOURCE=here", "--build-arg", "CREATED=2026-01-02T03:04:05Z", str(TOP)),
             limit_s=BUILD_S,
         )
     yield {"DAEMON_IMAGE": NAME, "DAEMON_BASE": base, "DAEMON_USER": USER}
@@ -100,6 +101,8 @@ def test_an_image_is_small_labelled_and_nobody(docker: Engine, built: dict[str, 
     labels = found["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == "1.2.3"
     assert labels["org.opencontainers.image.revision"] == "abc"
+    assert labels["org.opencontainers.image.source"] == "here"
+    assert labels["org.opencontainers.image.created"] == "2026-01-02T03:04:05Z"
     assert ("GPL" in labels["org.opencontainers.image.licenses"]) == (target == "embedded")
     assert found["Config"]["User"] == "10001:10001"
     shut = ("--rm", "--read-only", "--cap-drop=ALL", "--network=none")
@@ -200,6 +203,14 @@ def test_every_profile_is_valid(here: Project, profiles: str, gpu: str) -> None:
             assert port["host_ip"] == "127.0.0.1", name
         wants_gpu = gpu == "nvidia" and name in {"ollama", "stable-diffusion"}
         assert bool(service.get("deploy", {}).get("resources", {}).get("reservations")) == wants_gpu, name
+
+
+@pytest.mark.parametrize(("version", "ending"), [("", ""), ("1.2.3", "-1.2.3")])
+def test_the_images_of_a_release_are_named_in_env(here: Project, version: str, ending: str) -> None:
+    here.write_env(COMPOSE_PROFILES="piper-tts", DAEMON_IMAGE="ghcr.io/owner/topicd", DAEMON_VERSION=version)
+    services = json.loads(here.run("config", "--format", "json").stdout)["services"]
+    named = [services[name]["image"] for name in ("daemon", "folders", "piper-tts")]
+    assert named == [f"ghcr.io/owner/topicd:{target}{ending}" for target in ("embedded", "embedded", "piper")]
 
 
 @contextlib.contextmanager

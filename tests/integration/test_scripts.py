@@ -1,14 +1,19 @@
 """The shell scripts: plain, sound, and thin calls of the verbs they stand for."""
 
 import os
+import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-SHELL = sorted(path for path in SCRIPTS.glob("*.sh"))
+from topicd import __version__
+
+TOP = Path(__file__).resolve().parents[2]
+SCRIPTS = TOP / "scripts"
+SHELL = sorted([*SCRIPTS.glob("*.sh"), *(TOP / ".ci").iterdir()])
 LIMIT_S = 30.0
 
 
@@ -79,3 +84,34 @@ def test_it_says_what_it_does_and_what_it_lacks(checkout: Path) -> None:
         (checkout / "bin" / name).symlink_to(f"/usr/bin/{name}")
     done = run(checkout, PATH=str(checkout / "bin"))
     assert (done.returncode, "neither topicd nor docker" in done.stderr) == (127, True)
+
+
+def test_an_image_says_what_it_is_made_from_and_holds_no_time_but_the_commits(tmp_path: Path) -> None:
+    said = {
+        "git": 'case "$*" in *%ct*) echo 86400 ;; *%cd*) echo "${TZ}1970-01-02" ;; rev-parse*) echo abc ;; esac',
+        "docker": 'printf "%s\n" "$@"',
+    }
+    for name, does in said.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [SCRIPTS / "image.sh", "slim", "--tag", "here:slim"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SOURCE": "there"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    words = done.stdout.splitlines()
+    assert words[:5] == ["build", "--file", "docker/Dockerfile", "--target", "slim"]
+    assert words[-3:] == ["--tag", "here:slim", "."]
+    given = dict(word.split("=", 1) for before, word in pairwise(words) if before == "--build-arg")
+    assert given == {
+        "VERSION": __version__,
+        "REVISION": "abc",
+        "SOURCE": "there",
+        "CREATED": "UTC1970-01-02",
+        "SOURCE_DATE_EPOCH": "86400",
+    }
+    taken = set(re.findall(r"^ARG (\w+)", (TOP / "docker/Dockerfile").read_text(), re.MULTILINE))
+    assert taken - {"BASE"} == set(given)
