@@ -250,12 +250,11 @@ def test_compose_sets_only_settings_and_as_the_image_does() -> None:
 def test_the_spool_is_one_volume_and_people_reach_the_rest() -> None:
     home = service()["environment"]["TOPICD_HOME"]
     mounts = {mount["target"]: mount["type"] for mount in service()["volumes"]}
+    reached = ("input", "output", "secrets", "prompts", "backups", "models")
+    kept = ("spool", "cache")
     assert mounts == {
-        f"{home}/input": "bind",
-        f"{home}/output": "bind",
-        f"{home}/secrets": "bind",
-        f"{home}/spool": "volume",
-        f"{home}/cache": "volume",
+        **{f"{home}/{name}": "bind" for name in reached},
+        **{f"{home}/{name}": "volume" for name in kept},
     }
 
 
