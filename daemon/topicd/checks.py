@@ -6,7 +6,7 @@ when it is bad.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from topicd import build, layout
@@ -88,7 +88,7 @@ async def _probe(stage: Stage, backend: Backend, settings: Settings) -> Check:
     except TopicdError as error:
         return _result(stage, ok=False, text=f"{named}: {error.message}", hint=error.hint)
     seconds = time.monotonic() - began
-    fault, hint = _lack(stage, probe, settings)
+    fault, hint = lack(stage, probe, settings)
     text = f"{named}: {fault or probe.summary} ({seconds:.1f} s)"
     return {**_result(stage, ok=not fault, text=text, hint=hint), "seconds": round(seconds, 3)}
 
@@ -97,21 +97,31 @@ def _servers(backend: object) -> list[str]:
     return [state.server for state in backend.servers()] if isinstance(backend, HasServers) else []
 
 
-def _lack(stage: Stage, probe: Probe, settings: Settings) -> tuple[str, str]:
+def lack(stage: Stage, probe: Probe, settings: Settings) -> tuple[str, str]:
     """Return what the language that is set needs and the backend has not, and a hint; else the hint alone."""
     languages, voices = probe.details.get("languages"), probe.details.get("voices")
     if isinstance(languages, list) and primary(settings.language) not in map(primary, languages):
         known = ", ".join(languages)
-        return f"it writes {known}, not {settings.language}", "set TOPICD_LANGUAGE, or a server that writes it"
+        hint = "set OLLAMA_BASE_URL, or name a model that knows it in TOPICD_LLM_FILE: `topicd fetch models` lists some"
+        return f"it writes {known}, not {settings.language}", hint
     if stage == Stage.AUDIO and isinstance(voices, list) and voices:
-        voice = voice_of(settings.language, settings.tts_voices) or settings.tts_voice
-        if voice and voice not in voices and probe.details.get("fetches_voices"):
-            return "", f"the voice {voice} is fetched when a topic needs it; `topicd fetch voice {voice}` does it now"
-        if voice and voice not in voices:
-            return f"it has no voice {voice!r} for {settings.language}", "set TTS_VOICES, or add the voice to it"
-        others = {language: each for language, each in settings.tts_voices.items() if each not in voices}
-        if others and "tts_voices" in settings.model_fields_set:
-            return "", "not there: " + ", ".join(f"{each} for {language}" for language, each in others.items())
+        return _voice_lack(probe, voices, settings)
+    return "", ""
+
+
+def _voice_lack(probe: Probe, voices: Collection[str], settings: Settings) -> tuple[str, str]:
+    voice = voice_of(settings.language, settings.tts_voices) or settings.tts_voice
+    own = probe.details.get("own_language")
+    if not voice and isinstance(own, str) and primary(own) != primary(settings.language):
+        hint = f"name one in TTS_VOICES: `topicd fetch voices --language {settings.language}` lists them"
+        return f"its own voice speaks {own}, and there is none for {settings.language}", hint
+    if voice and voice not in voices and probe.details.get("fetches_voices"):
+        return "", f"the voice {voice} is fetched when a topic needs it; `topicd fetch voice {voice}` does it now"
+    if voice and voice not in voices:
+        return f"it has no voice {voice!r} for {settings.language}", "set TTS_VOICES, or add the voice to it"
+    others = {language: each for language, each in settings.tts_voices.items() if each not in voices}
+    if others and "tts_voices" in settings.model_fields_set:
+        return "", "not there: " + ", ".join(f"{each} for {language}" for language, each in others.items())
     return "", ""
 
 

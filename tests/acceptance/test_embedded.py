@@ -404,14 +404,16 @@ def test_a_worker_that_dies_costs_one_attempt_and_no_unit(home: Home) -> None:
     assert (job["attempts"], job["crashes"]) == ({"audio": 1}, {})
 
 
-def test_a_language_that_the_model_lacks_is_refused_with_a_hint(home: Home) -> None:
+@pytest.mark.parametrize("said", ["language: pt-BR", "scenes: 2"])
+def test_a_language_that_the_model_lacks_is_refused_with_a_hint(home: Home, said: str) -> None:
     with running(home) as daemon:
-        home.drop("mar.md", "---\nlanguage: pt-BR\n---\n# Por que o mar sobe\n\nA Lua puxa a água do mar.\n")
+        home.drop("mar.md", f"---\n{said}\n---\n# Por que o mar sobe\n\nA Lua puxa a água do mar.\n")
         daemon.event("job.failed", cause="language_unsupported")
         assert not children(daemon.process.pid), "no model is loaded to say no"
     reason = home.reason()
     assert (reason["stage"], reason["cause"]) == ("scripts", "language_unsupported")
     assert "OLLAMA_BASE_URL" in reason["hint"]
+    assert ("`language: pt-BR`" in reason["hint"]) == (said == "scenes: 2")
     shown = home.topicd("show", "mar").stdout
     assert reason["message"] in shown
     assert reason["hint"] in shown

@@ -172,10 +172,10 @@ PORTUGUESE = (TOP / "README.pt-BR.md").read_text()
 
 
 def skeleton(text: str) -> list[str]:
-    """Return what is the same in every language: levels of headings, code, where links lead, rows' first cells."""
+    """Return what every language has alike: levels of headings, code without remarks, links, rows' first cells."""
     text = re.sub(r"^.*\(README(?:\.pt-BR)?\.md\).*$|^<!-- README.*$", "", text, flags=re.MULTILINE)
     heads = re.findall(r"^(#+) ", text, re.MULTILINE)
-    code = re.findall(r"^    .*$", text, re.MULTILINE)
+    code = [re.sub(r"\s+# .*", "", line) for line in re.findall(r"^    .*$", text, re.MULTILINE)]
     links = re.findall(r"\]\((.*?)\)", text)
     rows = re.findall(r"^\| (`.*?`|\d+)[ ,]", text, re.MULTILINE)
     return [*heads, *code, *links, *rows]

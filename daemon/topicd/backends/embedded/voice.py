@@ -82,6 +82,7 @@ class EmbeddedVoice:
         header, _ = await self._call(self._found(), "1 2 3.", "")
         details: dict[str, object] = {"probe_seconds": round(time.monotonic() - begun, 2), **self.provenance()}
         details["voices"] = self._names()
+        details["own_language"] = header.get("language")
         details["fetches_voices"] = self._make_arrivals is not None
         return Probe(f"{self._voice_name()}, {header.get('language')}", details)
 
