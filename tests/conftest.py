@@ -1,6 +1,7 @@
 """Fixtures for every tier, and the rule that a skip in CI is a failure."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -9,9 +10,14 @@ import pytest
 
 from rig.daemon import FAKES, QUICK, Home
 
+# Without a deadline: machines are noisy.
+hypothesis.settings.register_profile("usual", deadline=None)
 hypothesis.settings.register_profile("large", max_examples=5_000, deadline=None)
-if os.environ.get("FUZZ") == "large":
-    hypothesis.settings.load_profile("large")
+hypothesis.settings.load_profile("large" if os.environ.get("FUZZ") == "large" else "usual")
+
+# What a shell starts in the background ignores Ctrl-C, and so would what the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
