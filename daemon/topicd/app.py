@@ -282,16 +282,16 @@ class App:
 
     def _troubles(self) -> list[str]:
         why = self._watch_whys()
-        if self._gate.trouble:
-            why.append(self._gate.trouble.words)
-        return why + [lane.why for lane in self._engine.lanes.values() if lane.trouble]
+        if trouble := self._gate.trouble:  # asked once: the page looks from another thread
+            why.append(trouble.words)
+        return why + [words for lane in self._engine.lanes.values() if (words := lane.why)]
 
     def _waits(self) -> Iterator[dict[str, str]]:
-        if self._gate.trouble:
-            yield {"what": "disk", "cause": self._gate.trouble.cause}
+        if trouble := self._gate.trouble:
+            yield {"what": "disk", "cause": trouble.cause}
         for stage, lane in self._engine.lanes.items():
-            if lane.trouble:
-                yield {"what": stage, "cause": lane.trouble.cause}
+            if away := lane.trouble:
+                yield {"what": stage, "cause": away.cause}
 
     def _servers(self) -> Iterator[dict[str, object]]:
         for stage, state in self._states():

@@ -86,8 +86,9 @@ class Lane:
     @property
     def why(self) -> str:
         """Why the stage waits and since when, a sentence; empty when it does not."""
-        since = f", since {rfc3339(self.since_s)}" if self.since_s else ""
-        return f"{self.stage} waits: {self.trouble.words}{since}" if self.trouble else ""
+        trouble, since_s = self.trouble, self.since_s
+        since = f", since {rfc3339(since_s)}" if since_s else ""
+        return f"{self.stage} waits: {trouble.words}{since}" if trouble else ""
 
     def hint(self) -> None:
         """Ask for a look at the stage's directory."""
