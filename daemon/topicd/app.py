@@ -22,7 +22,7 @@ from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
 from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
 from topicd.durable import TimedDisk
-from topicd.engine import STORAGE_WAIT_S, Engine, Lane
+from topicd.engine import STORAGE_WAIT_S, Engine
 from topicd.errors import CAUSES, StorageTrouble, TopicdError
 from topicd.gate import StorageGate
 from topicd.home import Home
@@ -276,14 +276,22 @@ class App:
             "servers": list(self._servers()),
             "downloads": list(self._downloads()),
             "warnings": self._warnings(),
+            "waits": list(self._waits()),
         }
         return Health(ok=not why, why=tuple(why), more=more)
 
     def _troubles(self) -> list[str]:
         why = self._watch_whys()
-        if self._gate.trouble:
-            why.append(_words(self._gate.trouble))
-        return why + [_wait(stage, lane) for stage, lane in self._engine.lanes.items() if lane.trouble]
+        if trouble := self._gate.trouble:  # asked once: the page looks from another thread
+            why.append(trouble.words)
+        return why + [words for lane in self._engine.lanes.values() if (words := lane.why)]
+
+    def _waits(self) -> Iterator[dict[str, str]]:
+        if trouble := self._gate.trouble:
+            yield {"what": "disk", "cause": trouble.cause}
+        for stage, lane in self._engine.lanes.items():
+            if away := lane.trouble:
+                yield {"what": stage, "cause": away.cause}
 
     def _servers(self) -> Iterator[dict[str, object]]:
         for stage, state in self._states():
@@ -322,15 +330,6 @@ class App:
     def _watch_whys(self) -> list[str]:
         is_down = self._is_ready and not self._watcher.up
         return [self._watcher.trouble or "the watcher is down"] if is_down else []
-
-
-def _wait(stage: Stage, lane: Lane) -> str:
-    since = f", since {rfc3339(lane.since_s)}" if lane.since_s else ""
-    return f"{stage} waits: {_words(lane.trouble)}{since}" if lane.trouble else ""
-
-
-def _words(trouble: TopicdError) -> str:
-    return f"{trouble.message} ({trouble.hint})" if trouble.hint else trouble.message
 
 
 def run(settings: Settings, *, once: bool = False) -> None:

@@ -23,7 +23,7 @@ from topicd.quarantine import Quarantine
 from topicd.stages.base import StageWork
 from topicd.states import Stage
 from topicd.store import Store
-from topicd.telemetry.events import Events
+from topicd.telemetry.events import Events, rfc3339
 from topicd.threads import offload
 
 STORAGE_WAIT_S: Final = 2.0
@@ -82,6 +82,13 @@ class Lane:
     def since_s(self) -> float | None:
         """Since when it waits, seconds since the epoch; None when it does not."""
         return self._breaker.since_s
+
+    @property
+    def why(self) -> str:
+        """Why the stage waits and since when, a sentence; empty when it does not."""
+        trouble, since_s = self.trouble, self.since_s
+        since = f", since {rfc3339(since_s)}" if since_s else ""
+        return f"{self.stage} waits: {trouble.words}{since}" if trouble else ""
 
     def hint(self) -> None:
         """Ask for a look at the stage's directory."""

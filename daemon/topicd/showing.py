@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -28,13 +29,17 @@ from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 from topicd.telemetry.events import rfc3339
 from topicd.telemetry.present import TreeState
+from topicd.topic import parse
 from topicd.web import Health
 from topicd.web.pulse import Pulse
 from topicd.workspace import Workspace, read_limited, stage_of
 
 ROWS_MAX: Final = 8
 """How many jobs of a stage are shown: those in work, then the oldest."""
-FAILURES_MAX: Final = 10
+ASIDE_MAX: Final = 10
+"""How many failures are shown, and how many held jobs: the newest."""
+TOPIC_BYTES_MAX: Final = 65_536
+"""A longer topic is called by its file's name: its heading is not worth the reading."""
 DONE_LOOKED_AT: Final = 100
 PICTURES: Final = ("images/title.png", "images/001.png")
 
@@ -102,20 +107,21 @@ class Showing:
         """Return what waits, runs and failed, and what it stands on."""
         health = self._ready()
         holder = self._store.holder()
-        failed = self._spool.survey(Aside.FAILED, newest=FAILURES_MAX)
+        failed, held = (self._spool.survey(place, newest=ASIDE_MAX) for place in (Aside.FAILED, Aside.HELD))
         return {
             "version": __version__,
             "input_dir": str(self._spool.input.absolute()),
             "ready": {"ok": health.ok, "why": list(health.why)},
-            **{key: health.more.get(key, []) for key in ("warnings", "servers", "downloads")},
+            **{key: health.more.get(key, []) for key in ("warnings", "servers", "downloads", "waits")},
             "watcher": health.more.get("watcher"),
             "lanes": {str(stage): self._lane(stage, holder) for stage in Stage},
             "counts": {
                 str(Aside.FAILED): failed.jobs,
-                str(Aside.HELD): self._spool.survey(Aside.HELD).jobs,
+                str(Aside.HELD): held.jobs,
                 DONE: self._spool.survey(DONE).jobs,
             },
             "failed": [self._failure(name) for name in failed.newest],
+            "held": [self._held(name) for name in held.newest],
             "input": self._report.input(),
             "free_bytes": self._report.free_bytes(),
             "lately": asdict(self._pulse.lately()),
@@ -176,7 +182,14 @@ class Showing:
         unit_s = self._pulse.unit_s(found.place)
         if row["seconds_left"] is None and row["state"] == "working" and unit_s and row["of"]:
             row["seconds_left"] = round((row["of"] - row["n"]) * unit_s, 1)
-        return {**row, "title": self._title(found.path, row["source"])}
+        cause = self._cause(found.path) if row["error"] else ""
+        return {**row, "cause": cause, "title": self._title(found.path, row["source"])}
+
+    def _cause(self, path: Path) -> str:
+        with contextlib.suppress(OSError, TopicdError):
+            if error := self._spool.read_job(path).last_error:
+                return error.cause
+        return ""
 
     def _failure(self, name: str) -> Json:
         path, source = self._spool.place(Aside.FAILED) / name, ""
@@ -184,10 +197,21 @@ class Showing:
             source = self._spool.read_job(path).source
         return {**self._report.failure(name), "title": self._title(path, source)}
 
+    def _held(self, name: str) -> Json:
+        path, source, accepted = self._spool.place(Aside.HELD) / name, "", ""
+        with contextlib.suppress(OSError, TopicdError):
+            job = self._spool.read_job(path)
+            source, accepted = job.source, job.accepted
+        return {"job": name, "source": source, "accepted": accepted, "title": self._title(path, source)}
+
     def _title(self, path: Path, source: str) -> str:
-        """Return what a job is called: its script's title, else its file's name, else its id."""
+        """Return what a job is called: its script's title, else its topic's, else its file's name, else its id."""
         with contextlib.suppress(OSError, TopicdError):
             if title := scenes_of(path).title:
+                return title
+        with contextlib.suppress(OSError):
+            topic = path / files.TOPIC
+            if title := _heading(topic, topic.lstat().st_mtime_ns):
                 return title
         return PurePath(source).stem or path.name
 
@@ -222,6 +246,15 @@ class Showing:
             there = {product.path for product in Workspace(path, self._store.durable).manifest.products}
             told["picture"] = next((each for each in PICTURES if each in there), "")
         return told
+
+
+@lru_cache(maxsize=128)
+def _heading(topic: Path, changed_ns: int) -> str:
+    """Return a topic's title, read once for as long as it does not change; empty when it has none."""
+    del changed_ns
+    with contextlib.suppress(OSError, TopicdError):
+        return parse(read_limited(topic, TOPIC_BYTES_MAX), scenes_max=files.COUNT_MAX).title
+    return ""
 
 
 def _stage(told: Json) -> str:

@@ -90,6 +90,10 @@ def words(page: Page, selector: str) -> str:
     return " ".join(page.inner_text(selector).split())
 
 
+def badge(page: Page) -> str:
+    return str(page.evaluate("getComputedStyle(document.querySelector('#headline .badge')).backgroundColor"))
+
+
 @pytest.mark.parametrize("home", ["1"], indirect=True)
 def test_it_is_live_without_a_reload(home: Home, opened: Opened, url: str) -> None:
     page = opened.page
@@ -119,13 +123,25 @@ def test_what_is_in_work_shows_its_units(home: Home, opened: Opened, url: str) -
     assert page.get_by_role("button", name="Scene 2").count() == 1
 
 
+def test_a_disk_with_too_little_space_is_what_is_waited_for(home: Home, browser: Browser) -> None:
+    with running(home, TOPICD_MIN_FREE_BYTES=str(2**50)):
+        home.drop("rivers.md", TOPIC)
+        page = browser.new_page(locale="en")
+        page.goto(f"http://127.0.0.1:{load(home.spool / '.lock')['port']}")
+        until(lambda: words(page, "h1") == "Waiting for the disk", "it says so")
+        assert "1 topic to be taken" in words(page, "#headline")
+        page.close()
+
+
 def test_it_says_when_it_is_not_connected_and_comes_back_by_itself(home: Home, browser: Browser) -> None:
     with running(home):
         port = load(home.spool / ".lock")["port"]
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}")
         until(lambda: page.inner_text("#live") == "live", "it is connected")
+        good = badge(page)
     until(lambda: "Not connected" in page.inner_text("#live"), "it says so")
+    assert badge(page) != good, "what it was then is not shown as what it is"
     with running(home, TOPICD_METRICS_PORT=str(port)):
         until(lambda: page.inner_text("#live") == "live", "it is connected again")
     page.close()
@@ -265,6 +281,41 @@ def test_it_fits_a_phone(browser: Browser, url: str, width: int) -> None:
             page.goto(f"{url}{path}?lang={language}")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.close()
+
+
+@pytest.mark.parametrize(("width", "columns"), [(360, 3), (1100, 5)])
+def test_the_files_of_a_job_are_whole_on_a_phone(browser: Browser, url: str, width: int, columns: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 700})
+    page.goto(f"{url}/jobs/{DONE}?lang=pt")
+    shown = page.locator("#files thead th:visible")
+    assert shown.count() == columns
+    assert page.evaluate("(each => each.scrollWidth <= each.clientWidth)(document.querySelector('.wide'))")
+    heights = page.locator("#files tbody tr").evaluate_all("(rows) => rows.map((row) => row.offsetHeight)")
+    assert max(heights) < 60
+    page.goto(url)
+    assert page.locator(".hour .quiet").is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "this minute"), ("pt", "neste minuto")])
+def test_what_was_just_now_is_told_so(browser: Browser, home: Home, url: str, language: str, told: str) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    reason = home.spool / "failed" / FAILED / "reason.json"
+    reason.write_text(re.sub(r'"at": ?"[^"]+"', f'"at": "{at}"', reason.read_text()))
+    page = browser.new_page()
+    page.goto(f"{url}?lang={language}")
+    assert words(page, "#failures time") == told
+    page.close()
+
+
+def test_a_tile_leads_to_its_list(opened: Opened, home: Home, url: str) -> None:
+    failed(home.spool / "held", "20261127-100003-000000-aside", "", source="aside.md")
+    page = opened.page
+    page.goto(url)
+    assert "underline" in page.evaluate("getComputedStyle(document.querySelector('#failures .name a')).textDecoration")
+    for name in ("Failed", "Held"):
+        page.get_by_role("link", name=f"{name} 1").click()
+        until(lambda: page.locator("section:target .jobs").count() == 1, "the list is the one")
 
 
 def test_it_makes_sense_without_its_script(browser: Browser, url: str) -> None:

@@ -143,6 +143,7 @@ def test_an_outage_costs_no_attempt_and_is_told(servers: Afield, make_home: Call
         assert not told["ok"]
         assert "scripts waits" in told["why"][0]
         assert ", since 2" in told["why"][0]
+        assert told["waits"] == [{"what": "scripts", "cause": "connect_refused"}]
         [state] = status(home)["servers"]
         assert (state["stage"], state["server"]) == ("scripts", server.url.removeprefix("http://"))
         assert state["state"] in ("open", "half-open")

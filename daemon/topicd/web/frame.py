@@ -55,7 +55,8 @@ def document(words: Words, title: str, *body: Child, here: str, watches: bool = 
             class_="language",
         ),
     )
-    main = tag("main", *body, id="main", tabindex="-1", data_events="/events" if watches else None, data_seen=seen)
+    live = {"data_events": "/events" if watches else None, "data_seen": seen, "data_now": words("this_minute")}
+    main = tag("main", *body, id="main", tabindex="-1", **live)
     said = tag("p", id="said", role="status", class_="unseen")
     page = tag("html", head, tag("body", top, main, said), lang=words.tag)
     return f"<!doctype html>\n{page}\n"
@@ -92,17 +93,22 @@ def file_url(name: str, path: str) -> str:
 
 
 def trouble(words: Words, told: Json) -> Html:
-    """Return an error as the daemon told it: message, hint, next try."""
-    hint, next_try = told.get("hint"), told.get("next_try")
-    return tag(
-        "div",
-        tag("p", told["message"], lang=ENGLISH, dir="auto"),
-        tag("p", tag("b", words("hint")), " ", tag("span", hint, lang=ENGLISH, dir="auto"), class_="hint")
-        if hint
-        else None,
+    """Return an error in the page's language, where its cause is known in it, and as the daemon told it; next try."""
+    message, hint, next_try = told["message"], told.get("hint"), told.get("next_try")
+    known, advice = words.fault(told.get("cause", ""))
+    original = " · ".join(each for each in (message, hint) if each)
+    said = [
+        tag("p", known) if known else tag("p", message, lang=ENGLISH, dir="auto"),
+        _advice(words, tag("span", advice)) if advice else None,
+        _advice(words, tag("span", hint, lang=ENGLISH, dir="auto")) if hint and not known else None,
         tag("p", tag("b", words("next_try")), " ", time(next_try, ago=True), class_="hint") if next_try else None,
-        class_="trouble",
-    )
+        tag("p", original, class_="original", lang=ENGLISH, dir="auto") if known else None,
+    ]
+    return tag("div", *said, class_="trouble")
+
+
+def _advice(words: Words, advice: Html) -> Html:
+    return tag("p", tag("b", words("hint")), " ", advice, class_="hint")
 
 
 def time(at: str, *, ago: bool = False) -> Html | None:

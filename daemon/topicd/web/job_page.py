@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from topicd.states import Aside, Stage
 from topicd.web.frame import badge, document, dotted, file_url, panel, time, title, trouble
-from topicd.web.html import Child, Html, tag
+from topicd.web.html import Child, Html, join, tag
 from topicd.web.texts import Words
 
 Json = dict[str, Any]
@@ -22,6 +22,18 @@ _SAVES: Final = (
     ("script.md", "save_script"),
 )
 _KINDS: Final[Mapping[str, str]] = {"done": "good", "working": "good", "failed": "bad", "damaged": "bad"}
+# A stage's words for its state are not a job's: other genders, other numbers.
+_DONE_STEPS: Final[Mapping[str, str]] = {
+    Stage.SCRIPTS: "scripts_done",
+    Stage.AUDIO: "audio_done",
+    Stage.IMAGES: "images_done",
+}
+_STEPS: Final[Mapping[str, str]] = {
+    "failed": "state_failed",
+    "held": "stage_held",
+    "deferred": "stage_deferred",
+    "damaged": "stage_damaged",
+}
 _VERBS: Final[Mapping[str, str]] = {
     "failed": "retry",
     "damaged": "retry",
@@ -62,7 +74,12 @@ def job_page(words: Words, told: Json, here: str) -> str:
 
 def _headline(words: Words, told: Json) -> Iterator[Child]:
     state = told["state"]
-    yield badge(words(f"state_{state}" if state in {*Aside} else state), _KINDS.get(state, "wait"))
+    is_draft = any(each["by"].get("way") == "draft" for each in told["products"])
+    yield tag(
+        "p",
+        badge(words(f"state_{state}" if state in {*Aside} else state), _KINDS.get(state, "wait")),
+        join(" ", badge(words("draft"), "wait")) if is_draft else None,
+    )
     yield tag("h1", tag("span", told["title"], lang=told["language"] or None, dir="auto"))
     scenes, length_s = len(told["scenes"]), told["length_s"]
     yield tag(
@@ -75,16 +92,18 @@ def _headline(words: Words, told: Json) -> Iterator[Child]:
         ),
         class_="quiet",
     )
+    if is_draft:
+        yield tag("p", words("draft_note"), class_="quiet")
 
 
 def _trouble(words: Words, told: Json) -> Iterator[Child]:
     error = told["reason"] or told["last_error"]
     if error:
-        where = [words(error["stage"]), error["unit"] or None, time(error["at"], ago=True)]
+        where = [words(error["stage"]), words.unit(error["unit"]) or None, time(error["at"], ago=True)]
         yield tag("p", dotted(*where), class_="facts")
         yield trouble(words, error)
     elif told["damaged"]:
-        yield trouble(words, {"message": told["damaged"]})
+        yield trouble(words, {"message": told["damaged"], "cause": "job_damaged"})
     if verb := _VERBS.get(told["state"]):
         command = f"{told['command']} {verb} {shlex.quote(told['job'])}"
         yield tag(
@@ -109,7 +128,8 @@ def _steps(words: Words, told: Json) -> Iterator[Html]:
 
 def _step(words: Words, told: Json, stage: Stage, state: str) -> Iterator[Child]:
     yield tag("b", words(stage))
-    yield tag("span", words(f"state_{state}" if state in {*Aside} else state), class_=f"state {state}")
+    key = _DONE_STEPS[stage] if state == "done" else _STEPS.get(state, state)
+    yield tag("span", words(key), class_=f"state {state}")
     progress, seconds = told["progress"], told["seconds"].get(stage)
     if state not in {"done", "to_come"} and progress and progress["of"]:
         units = words("units", n=progress["n"], of=progress["of"])

@@ -13,6 +13,11 @@ from topicd.web.texts import Words
 
 Json = dict[str, Any]
 _BAR_WIDTH, _BAR_GAP, _BARS_HEIGHT = 3, 1, 24
+_AWAITED: Final[Mapping[str, str]] = {
+    Stage.SCRIPTS: "waits_scripts",
+    Stage.AUDIO: "waits_audio",
+    Stage.IMAGES: "waits_images",
+}
 _SERVER_KINDS: Final[Mapping[str, str]] = {"closed": "good", "half-open": "wait"}
 
 
@@ -42,33 +47,63 @@ def _headline(words: Words, told: Json) -> Iterator[Child]:
     for lane in told["lanes"].values():
         working += lane["working"]
         waiting += lane["jobs"] - lane["working"]
-    if working:
-        line = words.many("working", working)
-        line = words("plus_waiting", working=line, n=words.number(waiting)) if waiting else line
-    else:
-        line = words.many("waiting", waiting) if waiting else words("at_rest")
+    dropped = told["input"]["waiting"]
+    awaited = _awaited(told) if not working and (waiting or dropped) else ""
+    counted = {"working": working, "waiting": waiting, "to_take": dropped}
+    lines = [words.many(key, count) for key, count in counted.items() if count]
+    line = lines[0] if lines else words("at_rest")
+    if working and waiting:
+        line = words("plus_waiting", working=line, n=words.number(waiting))
     yield badge(words("ready"), "good") if ready["ok"] else badge(words("not_ready"), "bad")
-    yield tag("h1", line)
-    if not (working or waiting or told["counts"]["output"]):
+    yield tag("h1", words(awaited) if awaited else line)
+    if awaited:
+        yield tag("p", dotted(*lines), class_="quiet")
+    elif not (lines or told["counts"]["output"]):
         yield tag("p", words("invite", folder=told["input_dir"]), class_="quiet")
-    for key, lines in (("why", ready["why"]), ("warnings", told["warnings"])):
-        if lines:
-            rows = [tag("li", line, lang=ENGLISH, dir="auto") for line in lines]
-            yield tag("div", tag("p", tag("b", words(key))), tag("ul", *rows), class_=f"notice {key}")
+    yield _whys(words, told)
+    if told["warnings"]:
+        rows = [tag("li", line, lang=ENGLISH, dir="auto") for line in told["warnings"]]
+        yield tag("div", tag("p", tag("b", words("warnings"))), tag("ul", *rows), class_="notice warnings")
+
+
+def _awaited(told: Json) -> str:
+    """Return the words' key for what it is that keeps all there is to do from being done; empty when nothing does."""
+    if told["ready"]["ok"]:
+        return ""
+    waits = {each["what"] for each in told["waits"]}
+    if "disk" in waits:
+        return "waits_disk"
+    stages = [stage for stage, key in _AWAITED.items() if stage in waits and told["lanes"][stage]["jobs"]]
+    return _AWAITED[stages[0]] if stages else "waits_other"
+
+
+def _whys(words: Words, told: Json) -> Html | None:
+    if not told["ready"]["why"]:
+        return None
+    known = [
+        tag("li", told_first, " ", advice)
+        for told_first, advice in (words.fault(each["cause"]) for each in told["waits"])
+        if told_first
+    ]
+    why = told["ready"]["why"]
+    kind = "original" if len(known) == len(why) else None
+    rows = [tag("li", line, lang=ENGLISH, dir="auto", class_=kind) for line in why]
+    return tag("div", tag("p", tag("b", words("why"))), tag("ul", *known, *rows), class_="notice why")
 
 
 def _tiles(words: Words, told: Json) -> Iterator[Html]:
     counts, lately = told["counts"], told["lately"]
     yield _tile(words, "finished", words.number(counts["output"]), link=words.link("/gallery"))
-    yield _tile(words, "failed", words.number(counts[Aside.FAILED]), kind="bad" if counts[Aside.FAILED] else "")
-    yield _tile(words, "held", words.number(counts[Aside.HELD]))
+    failed, held = counts[Aside.FAILED], counts[Aside.HELD]
+    yield _tile(words, "failed", words.number(failed), kind="bad" if failed else "", link="#failures" if failed else "")
+    yield _tile(words, "held", words.number(held), link="#held" if held else "")
     yield _tile(words, "input", words.number(told["input"]["waiting"]))
     free = told["free_bytes"]
     yield _tile(words, "disk", "?" if free is None else words.size(free))
     hour = words("hour", done=words.number(lately["done"]), units=words.number(sum(lately["units"])))
     yield tag(
         "li",
-        tag("span", words("last_hour"), class_="key"),
+        tag("span", words("last_hour" if lately["is_whole"] else "since_start"), class_="key"),
         _bars(words, lately["units"]),
         tag("span", hour, class_="quiet"),
         class_="tile hour",
@@ -77,7 +112,8 @@ def _tiles(words: Words, told: Json) -> Iterator[Html]:
 
 def _tile(words: Words, key: str, value: str, *, kind: str = "", link: str = "") -> Html:
     told = (tag("span", words(key), class_="key"), " ", tag("strong", value))
-    return tag("li", tag("a", *told, href=link) if link else join(*told), class_=f"tile {kind}".rstrip())
+    body = tag("a", *told, href=link, id=f"tile-{key}") if link else join(*told)
+    return tag("li", body, class_=f"tile {kind}".rstrip())
 
 
 def _bars(words: Words, counts: Sequence[int]) -> Html:
@@ -139,19 +175,43 @@ def _open_job(words: Words, row: Json) -> Html:
     )
 
 
-def _failures(words: Words, failed: Sequence[Json]) -> Html:
+def _failures(words: Words, told: Json) -> Iterator[Html]:
+    failed = told["failed"]
     if not failed:
-        return tag("p", words("no_errors"), class_="empty")
+        yield tag("p", words("no_errors"), class_="empty")
+        return
     rows = []
     for each in failed:
-        facts = dotted(words(each["stage"]), each["unit"] or None, time(each["at"], ago=True))
-        name = tag("p", job_link(words, each["job"], each["title"]), class_="name")
-        rows.append(tag("li", name, tag("p", facts, class_="facts"), trouble(words, each)))
-    return tag("ul", *rows, class_="jobs")
+        facts = dotted(words(each["stage"]), words.unit(each["unit"]) or None, time(each["at"], ago=True))
+        rows.append(_aside(words, each, facts, trouble(words, each)))
+    yield from _listed(words, rows, told["counts"][Aside.FAILED])
+
+
+def _held(words: Words, told: Json) -> Iterator[Html]:
+    if not told["held"]:
+        return
+    yield title(words, "held", "held_jobs")
+    rows = []
+    for each in told["held"]:
+        source = tag("bdi", each["source"]) if each["source"] else None
+        rows.append(_aside(words, each, dotted(source, time(each["accepted"], ago=True))))
+    yield from _listed(words, rows, told["counts"][Aside.HELD])
+
+
+def _aside(words: Words, each: Json, facts: Html, *more: Html) -> Html:
+    name = tag("p", job_link(words, each["job"], each["title"]), class_="name")
+    return tag("li", name, tag("p", facts, class_="facts"), *more)
+
+
+def _listed(words: Words, rows: Sequence[Html], count: int) -> Iterator[Html]:
+    yield tag("ul", *rows, class_="jobs")
+    if count > len(rows):
+        yield tag("p", words("more", n=words.number(count - len(rows))), class_="quiet")
 
 
 def _side(words: Words, told: Json) -> Iterator[Html]:
-    yield panel("failures", title(words, "failures", "errors"), _failures(words, told["failed"]))
+    yield panel("failures", title(words, "failures", "errors"), *_failures(words, told))
+    yield panel("held", *_held(words, told))
     yield panel("servers", title(words, "servers", "servers"), _servers(words, told["servers"]))
     fetched = [_download(words, each) for each in told["downloads"]]
     yield panel("downloads", *([title(words, "downloads", "downloads"), tag("ul", *fetched)] if fetched else []))
@@ -200,10 +260,11 @@ def _house(words: Words, told: Json) -> Iterator[Child]:
         told_of.append(words("watching", mode=words(watcher["mode"])))
     yield tag("p", dotted(*told_of), class_="facts")
     if given["error"]:
-        yield trouble(words, {"message": given["error"]})
+        yield trouble(words, {"message": given["error"], "cause": "input_trouble"})
     ignored = [
-        tag("li", tag("bdi", each["name"]), " ", tag("span", words("ignored", kind=each["kind"]), class_="quiet"))
+        tag("li", tag("bdi", each["name"]), " ", tag("span", words("ignored", kind=kind), class_="quiet"))
         for each in given["ignored"]
+        for kind in (words.kind(each["kind"]),)
     ]
     if ignored:
         yield tag("ul", *ignored, class_="ignored")

@@ -37,12 +37,14 @@ class Lately:
         done: jobs finished.
         failed: jobs given up.
         units: units made in each of the last 60 minutes, the oldest first; the last is the minute that runs.
+        is_whole: whether it is an hour, and not less since the start.
     """
 
     accepted: int
     done: int
     failed: int
     units: tuple[int, ...]
+    is_whole: bool
 
 
 class Pulse:
@@ -54,6 +56,7 @@ class Pulse:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._began = self._minute()
         self._lock = threading.Lock()
         self._minutes: deque[tuple[int, Counter[str]]] = deque(maxlen=MINUTES)
         self._seconds: dict[str, deque[float]] = {}
@@ -88,7 +91,8 @@ class Pulse:
             minutes = {minute: Counter(counts) for minute, counts in self._minutes if minute > now - MINUTES}
         total = sum(minutes.values(), Counter())
         units = tuple(minutes.get(minute, Counter())["units"] for minute in range(now - MINUTES + 1, now + 1))
-        return Lately(total["accepted"], total["done"], total["failed"], units)
+        is_whole = now - self._began >= MINUTES
+        return Lately(total["accepted"], total["done"], total["failed"], units, is_whole)
 
     def unit_s(self, stage: str) -> float | None:
         """Return how long a unit of a stage usually takes, seconds: the median of the last; None before the first."""

@@ -1,13 +1,15 @@
 """The page's words, in English and in Portuguese, and how each writes numbers and times.
 
 Owns every sentence that the page itself says; a job's own words are in its own language, and what the daemon says of a
-fault is in English. Promises both languages for each.
+fault is in English, and in Portuguese from `causes.py`. Promises both languages for each.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
+
+from topicd.web.causes import KINDS, PORTUGUESE
 
 LANGUAGES: Final = ("en", "pt")
 
@@ -18,7 +20,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "overview": ("Overview", "Visão geral"),
     "gallery": ("Gallery", "Galeria"),
     "live": ("live", "ao vivo"),
-    "stale": ("Not connected: this is as it was.", "Sem conexão: isto é como estava."),
+    "stale": ("Not connected: this is as it was.", "Sem conexão: estes dados são de antes."),
     "version": ("topicd {version}", "topicd {version}"),
     # the headline
     "at_rest": ("Nothing to do", "Nada a fazer"),
@@ -27,6 +29,13 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "waiting_one": ("1 job waiting", "1 tarefa na fila"),
     "waiting_many": ("{n} jobs waiting", "{n} tarefas na fila"),
     "plus_waiting": ("{working}, {n} waiting", "{working}, {n} na fila"),
+    "waits_disk": ("Waiting for the disk", "À espera do disco"),
+    "waits_scripts": ("Waiting for the scripts' backend", "À espera do backend dos roteiros"),
+    "waits_audio": ("Waiting for the audio's backend", "À espera do backend do áudio"),
+    "waits_images": ("Waiting for the images' backend", "À espera do backend das imagens"),
+    "waits_other": ("Waiting until topicd is ready", "À espera de que o topicd fique pronto"),
+    "to_take_one": ("1 topic to be taken", "1 tópico para ser aceito"),
+    "to_take_many": ("{n} topics to be taken", "{n} tópicos para serem aceitos"),
     "not_ready": ("Not ready", "Não está pronto"),
     "ready": ("Ready", "Pronto"),
     "why": ("What is wrong", "O que há de errado"),
@@ -40,6 +49,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "input": ("Dropped", "Na entrada"),
     "disk": ("Free disk", "Disco livre"),
     "last_hour": ("Last hour", "Última hora"),
+    "since_start": ("Since the start", "Desde o início"),
     "hour": ("{done} finished, {units} units", "{done} prontas, {units} unidades"),
     "hour_bars": ("Units made a minute, over the last hour", "Unidades por minuto na última hora"),
     # stages and states
@@ -55,6 +65,14 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "state_failed": ("failed", "com falha"),
     "state_held": ("held", "retida"),
     "to_come": ("to come", "a seguir"),
+    "scripts_done": ("finished", "prontos"),
+    "audio_done": ("finished", "pronto"),
+    "images_done": ("finished", "prontas"),
+    "stage_held": ("held", "em pausa"),
+    "stage_deferred": ("put off", "para mais tarde"),
+    "stage_damaged": ("damaged", "com defeito"),
+    "unit_script": ("script", "roteiro"),
+    "unit_page": ("page", "página"),
     "lane_count": ("{working} in work, {waiting} waiting", "{working} em andamento, {waiting} na fila"),
     "by": ("by {maker}", "por {maker}"),
     "units": ("{n} of {of}", "{n} de {of}"),
@@ -66,11 +84,12 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     # troubles
     "errors": ("Last failures", "Últimas falhas"),
     "no_errors": ("Nothing has failed.", "Nada falhou."),
+    "held_jobs": ("Held jobs", "Tarefas retidas"),
     "hint": ("What to do", "O que fazer"),
     "next_try": ("Next try", "Próxima tentativa"),
-    "retry": ("To try it again", "Para tentar de novo"),
-    "release": ("To let it go on", "Para deixá-la continuar"),
-    "hold": ("To put it aside", "Para deixá-la de lado"),
+    "retry": ("To try it again:", "Para tentar de novo:"),
+    "release": ("To let it go on:", "Para deixá-la continuar:"),
+    "hold": ("To put it aside:", "Para deixá-la de lado:"),
     "run_in": ("Run it in {folder}.", "Execute em {folder}."),
     "copy": ("Copy", "Copiar"),
     "copied": ("Copied", "Copiado"),
@@ -79,7 +98,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "no_servers": ("None: everything runs on this machine.", "Nenhum: tudo roda nesta máquina."),
     "calls": ("{calls} under way, {waiting} waiting", "{calls} em andamento, {waiting} na fila"),
     "waited": ("waited {time} for the rate limit", "esperou {time} pelo limite de taxa"),
-    "closed": ("well", "bem"),
+    "closed": ("well", "ok"),
     "open": ("away", "fora do ar"),
     "half-open": ("being tried", "em teste"),
     "since": ("since", "desde"),
@@ -121,7 +140,15 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "made_by": ("Made by", "Feito por"),
     "seconds": ("Time", "Tempo"),
     "made_at": ("Made", "Feito em"),
-    "digests": ("Digests and sources of each are in {file}.", "O resumo e a origem de cada um estão em {file}."),
+    "draft": ("draft", "rascunho"),
+    "draft_note": (
+        "What the topic does not say itself comes from a very small language model: check it.",
+        "O que o próprio tópico não diz vem de um modelo de linguagem muito pequeno: confira.",
+    ),
+    "digests": (
+        "The SHA-256 hash and the source of each are in {file}.",
+        "O hash SHA-256 e a origem de cada um estão em {file}.",
+    ),
     # the gallery
     "gallery_empty": ("Nothing is finished yet.", "Nada está pronto ainda."),
     "gallery_one": ("1 finished folder", "1 pasta pronta"),
@@ -132,6 +159,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     # faults of the page itself
     "not_found": ("There is no such page.", "Esta página não existe."),
     "no_job": ("There is no such job.", "Esta tarefa não existe."),
+    "this_minute": ("this minute", "neste minuto"),
     "no_disk": ("The disk does not answer.", "O disco não responde."),
     "back": ("To the overview", "Ir para a visão geral"),
 }
@@ -165,6 +193,11 @@ class Words:
         """Return the sentence of a key for one or for many."""
         return self(f"{key}_one") if n == 1 else self(f"{key}_many", n=self.number(n))
 
+    def unit(self, unit: str) -> str:
+        """Return what a unit is called; most are the names of files."""
+        names = {"script": self("unit_script"), "page": self("unit_page")}
+        return names.get(unit, unit)
+
     def link(self, path: str, **query: object) -> str:
         """Return an address here, with the language where it was asked for."""
         asked = {**query, **({"lang": self.language} if self._asked else {})}
@@ -174,6 +207,14 @@ class Words:
         """Return a number, its thousands parted."""
         text = f"{value:,.{digits}f}"
         return text.translate(str.maketrans(",.", ".,")) if self.language == "pt" else text
+
+    def fault(self, cause: str) -> tuple[str, str]:
+        """Return a fault and what to do, for a cause; both empty where the daemon's own words must do."""
+        return PORTUGUESE.get(cause, ("", "")) if self.language == "pt" else ("", "")
+
+    def kind(self, kind: str) -> str:
+        """Return what a kind of file that is left alone is called."""
+        return KINDS.get(kind, kind) if self.language == "pt" else kind
 
     def size(self, count: float) -> str:
         """Return a number of bytes."""

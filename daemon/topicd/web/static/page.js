@@ -12,7 +12,8 @@ const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
 
 function ago(at) {
   const seconds = (at - Date.now()) / 1000;
-  const [unit, length] = UNITS.find(([, each]) => Math.abs(seconds) >= each) ?? UNITS.at(-1);
+  if (Math.abs(seconds) < 60) return main.dataset.now;
+  const [unit, length] = UNITS.find(([, each]) => Math.abs(seconds) >= each);
   return relative.format(Math.trunc(seconds / length), unit);
 }
 
