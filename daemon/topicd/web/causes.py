@@ -25,6 +25,10 @@ _BACKEND: Final = "É um defeito do backend; se a classe é sua, corrija-a."
 _VOICE: Final = "Escolha uma das vozes disponíveis ou instale a que falta."
 _MODEL: Final = "Configure um modelo que o servidor tenha ou instale nele o que falta."
 _SPACE: Final = "Libere espaço. " + _ITSELF
+_OTHER_MODEL: Final = (
+    "Ponha `language: pt-BR` no tópico. Rode `topicd fetch model qwen2.5-1.5b` e informe o arquivo em TOPICD_LLM_FILE, "
+    "ou um Ollama em OLLAMA_BASE_URL; reinicie o daemon e use `topicd retry`."
+)
 _INSTALL: Final = "Instale o que falta (pip install 'topicd[embedded]') ou escolha outro backend."
 
 PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
@@ -59,7 +63,7 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
     # scripts
     "language_unsupported": (
         "O modelo embutido só escreve em inglês.",
-        "Escreva o tópico em inglês, informe um servidor Ollama em OLLAMA_BASE_URL ou um modelo em TOPICD_LLM_FILE.",
+        _OTHER_MODEL,
     ),
     "script_cut": ("O modelo ficou sem tokens antes do fim do roteiro.", _TOKENS),
     "script_empty": (
