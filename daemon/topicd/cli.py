@@ -18,7 +18,7 @@ from typing import Final
 from topicd import __version__, drop, fetching, oncall
 from topicd.drop import NotATopic
 from topicd.errors import TopicdError, Unusable
-from topicd.home import Home
+from topicd.home import Home, check_spool
 from topicd.lock import Taken
 from topicd.progress import Meter, visible, wait
 from topicd.report import Json, Report, show_text, status_text
@@ -64,12 +64,12 @@ def run(home: Home, args: argparse.Namespace) -> int:
 def add(home: Home, args: argparse.Namespace) -> int:
     """Drop a topic into input/."""
     data, name = drop.read(args.topic, home.settings.topic_bytes_max)
+    drop.make(home.spool.input)
     known = frozenset(job for place in (*SPOOL_PLACES, DONE) for job in home.spool.ids(place))
     path = drop.drop(home.spool.input, data, name)
     if not args.wait:
         print(path)
-        if not home.store.holder():
-            print("no daemon is running here; `topicd run` takes it up", file=sys.stderr)
+        _say_if_idle(home)
         return OK
     try:
         found = wait(
@@ -92,9 +92,7 @@ def add(home: Home, args: argparse.Namespace) -> int:
 
 def status(home: Home, args: argparse.Namespace) -> int:
     """Tell what waits, works, failed and is done."""
-    if not home.spool.root.is_dir():
-        where = home.spool.home.absolute()
-        raise Unusable("no_spool", f"there is no spool in {where}", hint="TOPICD_HOME names the home")
+    check_spool(home.spool)
     _print(Report(home.spool, home.store).status(), args, status_text)
     return OK
 
@@ -116,6 +114,8 @@ def retry(home: Home, args: argparse.Namespace) -> int:
         with contextlib.suppress(FileNotFoundError):  # someone was faster
             moved = home.store.retry(found)
             print(f"{visible(moved.id)}  goes on in {moved.place}/")
+    if chosen:
+        _say_if_idle(home)
     return OK
 
 
@@ -129,6 +129,7 @@ def release(home: Home, args: argparse.Namespace) -> int:
     """Let a held job go on."""
     moved = home.store.release(_find(home, args.job))
     print(f"{visible(moved.id)}  goes on in {moved.place}/")
+    _say_if_idle(home)
     return OK
 
 
@@ -220,7 +221,9 @@ def parser() -> argparse.ArgumentParser:
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("job", metavar="JOB", nargs="?", help="a job's id, or any part of it that fits no other")
     which.add_argument("--all", action="store_true", help="every job in failed/")
-    one.add_argument("--stage", choices=[*Stage], help="with --all: only those that failed in this stage")
+    one.add_argument(
+        "--stage", choices=[str(stage) for stage in Stage], help="with --all: only those that failed in this stage"
+    )
     _job(verb("hold", hold, "\nAlso while it is in work: that stops within moments, and the finished units are kept."))
     _job(verb("release", release))
     _json(verb("check", check, "\nMay run beside a daemon."))
@@ -234,6 +237,11 @@ def parser() -> argparse.ArgumentParser:
 def visible_lines(text: str) -> str:
     """Return text safe to show, with its line breaks."""
     return "\n".join(map(visible, text.split("\n")))
+
+
+def _say_if_idle(home: Home) -> None:
+    if not home.store.holder():
+        print("no daemon is running here; `topicd run` takes it up", file=sys.stderr)
 
 
 def _job(added: argparse.ArgumentParser) -> argparse.ArgumentParser:

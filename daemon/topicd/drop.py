@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable, told
+from topicd.durable import Durable, is_storage_trouble, told, told_of
 from topicd.errors import Rejected, TopicdError, Unusable
 from topicd.topic import is_topic_name, source_slug
 
@@ -63,17 +63,35 @@ def drop(folder: Path, data: bytes, name: str) -> Path:
 
     Raises:
         StorageTrouble: the disk is full or read-only.
-        Unusable: no name is free.
+        Unusable: no name is free, or there is no such directory and none can be made.
     """
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        with told():
-            folder.mkdir(parents=True, exist_ok=True)
+        with told(folder):
+            make(folder)
             Durable().write(temporary, data)
             return _named(folder, temporary, name)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def make(folder: Path) -> None:
+    """Make `input/` where it is not there yet.
+
+    Raises:
+        StorageTrouble: the disk is full or read-only.
+        Unusable: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_storage_trouble(error):
+            raise told_of(error) from error
+        is_file = error.errno in {errno.EEXIST, errno.ENOTDIR}
+        why = "it, or what should hold it, is not a directory" if is_file else error.strerror
+        hint = "name the home by TOPICD_HOME; the user that runs this must be able to make and write it"
+        raise Unusable("home_unusable", f"cannot make {folder.absolute()}: {why}", hint=hint) from error
 
 
 def _named(folder: Path, temporary: Path, name: str) -> Path:

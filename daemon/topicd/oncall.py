@@ -6,6 +6,7 @@ that results go to standard output, everything else to standard error. Never tou
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -30,6 +31,7 @@ USAGE: Final = 2
 REPAIRED: Final = 5
 FOUND: Final = 6
 
+TOPICD: Final = "topicd"
 KEEP_MAX: Final = 100_000
 WORDS: Final = {Level.FAULT: "for a person", Level.PENDING: "that mend themselves", Level.NOTE: "to know"}
 LINES_MAX: Final = 50
@@ -108,8 +110,15 @@ def restore(home: Home, args: argparse.Namespace) -> int:
     _say_each("not in the backup, as it says itself", done.missing)
     if done.settings:
         _say(f"the settings that were in force: {done.settings}; compare them, they are not used by themselves")
-    _say("next: topicd fsck; topicd check; then start the daemon")
+    topicd = _named(home)
+    _say(f"next: {topicd} fsck; {topicd} check; then start the daemon" + (" on that home" if topicd != TOPICD else ""))
     return FAILED if done.unforeseen else OK
+
+
+def _named(home: Home) -> str:
+    """Return how `topicd` is called for a home from the current directory."""
+    path = home.spool.home.absolute()
+    return TOPICD if path.resolve() == Path.cwd() else f"TOPICD_HOME={shlex.quote(str(path))} {TOPICD}"
 
 
 def settings_text(settings: Settings, *, has_secrets: bool) -> str:
@@ -151,10 +160,9 @@ def _quoted(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= KEEP_MAX:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {KEEP_MAX:,}")
-    return value
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= KEEP_MAX:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {KEEP_MAX:,} is wanted")
+    return int(text)
 
 
 def _fsck_text(result: "Result") -> Iterator[str]:

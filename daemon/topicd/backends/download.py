@@ -265,7 +265,7 @@ class _Run:
     def _check_room(self, part: Part) -> None:
         if (lacking := self._lacking(part)) > 0:
             message = f"{self._file.target.name} needs {lacking:,} bytes more than are free."
-            raise StorageTrouble("disk_full", message, hint="free some space; work goes on by itself")
+            raise StorageTrouble("disk_full", message, hint="free some space")
 
     def _receive(self, part: Part, follower: Follower, answer: Answer, length: int | None) -> None:
         self._check_room(part)
