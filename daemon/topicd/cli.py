@@ -22,7 +22,7 @@ from topicd.home import Home, check_spool
 from topicd.lock import Taken
 from topicd.progress import Meter, visible, wait
 from topicd.report import Json, Report, show_text, status_text
-from topicd.settings import load
+from topicd.settings import load, misspelt
 from topicd.spool import DONE, Found, NoSuchJob
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Illegal
@@ -146,6 +146,9 @@ def check(home: Home, args: argparse.Namespace) -> int:
     from topicd import checks  # noqa: PLC0415 - starts the backends
 
     results = checks.run(home.settings, home.spool, home.store)
+    for name, meant in misspelt():
+        text, hint = f"{name} is set and not used", f"was {meant} meant?"
+        results.append({"name": "unused", "ok": True, "text": text, "hint": hint, "seconds": 0.0})
     _print({"ok": all(each["ok"] for each in results), "checks": results}, args, _check_text)
     return OK if all(each["ok"] for each in results) else FAILED
 

@@ -25,6 +25,11 @@ class TopicdError(Exception):
         self.hint: Final = hint
         self.unit = unit
 
+    @property
+    def words(self) -> str:
+        """The message, and the hint in brackets where there is one."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
 
 class RetryLater(TopicdError):
     """This attempt failed; another may do better. The attempt is spent and the job waits, longer each time.

@@ -462,6 +462,28 @@ def test_check_as_json(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(each["seconds"], float)
 
 
+def test_a_servers_setting_that_is_misspelt_is_told_wherever_a_person_looks(process: Home, desk: Desk) -> None:
+    Path(".env").write_text("OLLAMA_BASEURL=http://gpu:11434\n")
+    assert "ok   unused    OLLAMA_BASEURL is set and not used\n" in desk.run("check")[1]
+    words = "OLLAMA_BASEURL is set and not used; was OLLAMA_BASE_URL meant?"
+    process.env["OLLAMA_BASEURL"] = "http://gpu:11434"
+    with running(process) as daemon:
+        assert daemon.event("setting.unused")["message"] == words
+        assert f"warning: {words}" in process.topicd("status").stdout
+        ready = daemon.event("daemon.ready")
+        port = json.loads(process.topicd("status", "--json").stdout)["daemon"]["port"]
+        assert ready["page"] == f"http://127.0.0.1:{port}/"
+        assert ready["page"] in ready["message"]
+
+
+def test_78_a_file_that_is_not_there(process: Home) -> None:
+    process.env["SSL_CA_FILE"] = "/nowhere/ca.pem"
+    done = process.topicd("run", "--once")
+    assert done.returncode == cli.CONFIG
+    assert done.stderr.startswith("topicd: SSL_CA_FILE=/nowhere/ca.pem: there is no such file\n  hint: ")
+    assert "home" in process.topicd("check").stdout
+
+
 def test_check_leaves_nothing_behind(desk: Desk) -> None:
     before = sorted(desk.path.rglob("*"))
     assert desk.run("check")[0] == 0
