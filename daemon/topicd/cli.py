@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -23,6 +24,7 @@ from topicd.lock import Taken
 from topicd.progress import Meter, visible, wait
 from topicd.report import Json, Report, show_text, status_text
 from topicd.settings import load, misspelt
+from topicd.settings_servers import LANGUAGE_PATTERN
 from topicd.spool import DONE, Found, NoSuchJob
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Illegal
@@ -35,6 +37,7 @@ NOT_NOW: Final = 4
 TAKEN: Final = 75
 CONFIG: Final = 78
 INTERRUPTED: Final = 130
+NAME_CHARS_MAX: Final = 60
 
 EXIT_CODES: Final = {
     OK: "done",
@@ -137,7 +140,13 @@ def prompt(home: Home, args: argparse.Namespace) -> int:
     """Print the prompt that scripts are asked for with, to be edited."""
     from topicd.backends.writing import Prompts  # noqa: PLC0415 - loaded where it is used
 
-    print(Prompts(home.settings.prompts_path).text(args.language or home.settings.language), end="")
+    language = args.language or home.settings.language
+    if not re.fullmatch(LANGUAGE_PATTERN, language):
+        raise NotATopic("usage", f"{language[:NAME_CHARS_MAX]!r} is no language", hint="a tag such as en or pt-BR")
+    prompts = Prompts(home.settings.prompts_path)
+    if not prompts.has(language):
+        print(f"there is no prompt for {language}; this is the general one", file=sys.stderr)
+    print(prompts.text(language), end="")
     return OK
 
 
@@ -145,7 +154,8 @@ def check(home: Home, args: argparse.Namespace) -> int:
     """Try everything a job needs: directories, free space, each backend."""
     from topicd import checks  # noqa: PLC0415 - starts the backends
 
-    results = checks.run(home.settings, home.spool, home.store)
+    with oncall.stopping("no job was touched"):
+        results = checks.run(home.settings, home.spool, home.store)
     for name, meant in misspelt():
         text, hint = f"{name} is set and not used", f"was {meant} meant?"
         results.append({"name": "unused", "ok": True, "text": text, "hint": hint, "seconds": 0.0})

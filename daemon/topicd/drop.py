@@ -15,7 +15,7 @@ from typing import Final
 
 from topicd.durable import Durable, is_storage_trouble, told, told_of
 from topicd.errors import Rejected, TopicdError, Unusable
-from topicd.topic import is_topic_name, source_slug
+from topicd.topic import is_topic_name, parse, source_slug
 
 NAME_BYTES_MAX: Final = 255
 SUFFIXES: Final = (".md", ".txt")
@@ -26,6 +26,8 @@ FILE_LIKE: Final = re.compile(
 NO_FILE: Final = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.ENOENT)
 NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 NAMES_TRIED_MAX: Final = 5
+NO_TEXT: Final = ("topic_empty", "topic_not_text")
+SCENES_MAX: Final = 50
 
 
 class NotATopic(TopicdError):
@@ -40,11 +42,11 @@ def read(given: str, bytes_max: int) -> tuple[bytes, str]:
         bytes_max: the most a topic may have.
 
     Raises:
-        NotATopic: there is no such file, it is a directory, or it cannot be read.
+        NotATopic: there is no such file, it is a directory, it cannot be read, is no text, or has no words.
         Rejected: it has more bytes than a topic may have.
     """
     if given == "-":
-        return _limited(sys.stdin.buffer.read(bytes_max + 1), bytes_max), "stdin.md"
+        return _checked(sys.stdin.buffer.read(bytes_max + 1), bytes_max, "standard input"), "stdin.md"
     if not given.strip():
         hint = 'such as: topicd add "why the sky is blue"'
         raise NotATopic("topic_empty", "that names no topic", hint=hint)
@@ -53,7 +55,10 @@ def read(given: str, bytes_max: int) -> tuple[bytes, str]:
         if not _exists(path):
             return _words(given, bytes_max)
         with path.open("rb") as file:
-            return _limited(file.read(bytes_max + 1), bytes_max), _name(path)
+            return _checked(file.read(bytes_max + 1), bytes_max, given), _name(path)
+    except IsADirectoryError as error:
+        hint = "name a file in it, or copy its topics into input/"
+        raise NotATopic("topic_unreadable", f"{given} is a directory", hint=hint) from error
     except OSError as error:
         raise NotATopic("topic_unreadable", f"{given}: {error.strerror}") from error
 
@@ -134,7 +139,7 @@ def _words(given: str, bytes_max: int) -> tuple[bytes, str]:
         hint = 'to pass the topic itself: topicd add "why the sky is blue"'
         raise NotATopic("topic_missing", f"{given}: there is no such file", hint=hint)
     name = f"{source_slug(given.strip().splitlines()[0])}.md"
-    return _limited(given.encode("utf-8", "surrogateescape"), bytes_max), name
+    return _checked(given.encode("utf-8", "surrogateescape"), bytes_max, "the topic"), name
 
 
 def _name(path: Path) -> str:
@@ -143,6 +148,16 @@ def _name(path: Path) -> str:
     if not name.lower().endswith(SUFFIXES):
         name = f"{name}.md"
     return name if is_topic_name(name) else "topic.md"
+
+
+def _checked(data: bytes, bytes_max: int, what: str) -> bytes:
+    """Return the data if it is text with a word in it; what the text says is for the daemon to judge."""
+    try:
+        parse(data[:bytes_max], scenes_max=SCENES_MAX)
+    except Rejected as error:
+        if error.cause in NO_TEXT:
+            raise NotATopic(error.cause, f"{what}: {error.message}", hint=error.hint) from error
+    return _limited(data, bytes_max)
 
 
 def _limited(data: bytes, bytes_max: int) -> bytes:

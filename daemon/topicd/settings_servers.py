@@ -19,14 +19,14 @@ HEADERS_MAX: Final = 20
 RATE_PATTERN: Final = r"^([1-9]\d{0,3} ?/ ?(s|min|h|d))?$"
 _URL_PATTERN: Final = r"^https?://[^\s/,]+[^\s,]*$"
 _KEEP_ALIVE_PATTERN: Final = r"^(0|-1|[1-9]\d{0,5}[smh])$"
-_LANGUAGE_PATTERN: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+LANGUAGE_PATTERN: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 
 
 SERVER_FORMS: Final = {
     RATE_PATTERN: "a number and a time, such as 10/min (s, min, h, d); or nothing",
     _URL_PATTERN: "an address begins with http:// or https://",
     _KEEP_ALIVE_PATTERN: "a time such as 5m (s, m, h), 0, or -1 for ever",
-    _LANGUAGE_PATTERN: "a tag such as en or pt-BR",
+    LANGUAGE_PATTERN: "a tag such as en or pt-BR",
 }
 """What a value that does not fit a pattern should look like."""
 
@@ -96,7 +96,7 @@ def _empty_is_none(value: object) -> object:
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 Url = Annotated[str, Field(pattern=_URL_PATTERN, max_length=500), AfterValidator(_checked_port)]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(listed), Field(max_length=SERVERS_MAX)]
-Language = Annotated[str, Field(pattern=_LANGUAGE_PATTERN)]
+Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 Voice = Annotated[str, Field(max_length=100)]
 Voices = Annotated[Mapping[Language, Voice], NoDecode, BeforeValidator(_mapped), Field(max_length=100)]
 Rate = Annotated[str, Field(pattern=RATE_PATTERN)]

@@ -1,6 +1,7 @@
 """The command line: its help, its exit codes, its JSON, and that nothing a file name holds reaches the terminal raw."""
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -431,6 +432,103 @@ def test_a_stage_that_waits_is_no_news_for_a_job_in_another(desk: Desk, monkeypa
         assert asked.why("audio") == "; ".join(whys)
 
 
+def test_130_ctrl_c_while_everything_is_loaded_is_no_traceback() -> None:
+    program = (
+        "import sys\n"
+        "class Hasty:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'topicd.settings':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Hasty())\n"
+        "from topicd.entry import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, b"", b"")
+    assert "topicd.entry" in TOPICD.read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "what", "said"),
+    [
+        (("fsck",), "topicd.fsck.check", "nothing was changed"),
+        (("fsck", "--repair"), "topicd.fsck.repair", "what was repaired stays so"),
+        (("backup", "."), "topicd.backup._Backup.run", "no archive that is not whole was left"),
+        (("restore", "x.tar.gz"), "topicd.restore.restore", "no job was put in place; the same command begins anew"),
+        (("check",), "topicd.checks.run", "no job was touched"),
+    ],
+)
+def test_130_ctrl_c_says_what_it_has_left(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, args: Sequence[str], what: str, said: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(what, interrupted)
+    before = {*Path().rglob("*")}
+    assert desk.run(*args) == (cli.INTERRUPTED, "", f"stopped; {said}\n")
+    assert {*Path().rglob("*")} == before
+
+
+def test_ctrl_c_in_a_restore_that_has_put_jobs_in_place_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        desk.job()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("topicd.restore.restore", interrupted)
+    code, _, err = desk.run("restore", "x.tar.gz")
+    assert code == cli.INTERRUPTED
+    assert err == "stopped; the home has a part of the backup: empty input/, spool/ and output/ first\n"
+
+
+def test_a_restore_of_what_is_no_archive_says_that_and_not_how_to_trust_it(desk: Desk) -> None:
+    Path("notes.md").write_text("# Notes\n")
+    Path("notes.gz").write_bytes(gzip.compress(b"# Notes\n"))
+    for name in ("notes.md", "notes.gz"):
+        code, out, err = desk.run("restore", name)
+        assert (code, out) == (cli.USAGE, "")
+        assert err.startswith(f"topicd: {name} is no backup: it is no gzipped tar archive\n  hint: name a topicd-")
+    code, _, err = desk.run("restore", "nope.tar.gz")
+    assert code == cli.USAGE
+    assert "there is no such archive: nope.tar.gz\n  hint: " in err
+
+
+def test_a_prompt_that_is_the_general_one_is_told(desk: Desk) -> None:
+    assert desk.run("prompt", "pt-BR")[2] == ""
+    assert desk.run("prompt", "en-GB")[2] == ""
+    code, out, err = desk.run("prompt", "xx")
+    assert (code, out) == (0, desk.run("prompt", "en")[1])
+    assert err == "there is no prompt for xx; this is the general one\n"
+    for name in ("../../etc", "en_US", "english!"):
+        code, out, err = desk.run("prompt", name)
+        assert (code, out) == (cli.USAGE, "")
+        assert err == f"topicd: {name!r} is no language\n  hint: a tag such as en or pt-BR\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "The topic has no words"),
+        (b" \n\n", "The topic has no words"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is not plain text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100_000), "is not plain text"),
+    ],
+)
+def test_add_of_what_is_no_text_is_refused_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, data: bytes, said: str
+) -> None:
+    Path("picture.png").write_bytes(data)
+    for given, name in (("-", "standard input"), ("picture.png", "picture.png")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code, out, err = desk.run("add", given)
+        assert (code, out) == (cli.USAGE, "")
+        assert err.startswith(f"topicd: {name}: ")
+        assert said in err
+        assert "hint: " in err
+    assert desk.run("add", "/dev/null")[0] == cli.USAGE
+    assert not dropped(desk)
+
+
 def test_status_as_json(desk: Desk) -> None:
     desk.failed()
     desk.deferred()
@@ -698,7 +796,7 @@ def test_add_a_directory_is_refused(desk: Desk, tmp_path: Path) -> None:
     for name in ("folder", "folder/", str(tmp_path / "folder")):
         code, out, err = desk.run("add", name)
         assert (code, out) == (cli.USAGE, ""), name
-        assert "directory" in err
+        assert "is a directory\n  hint: name a file in it" in err
     assert not dropped(desk)
 
 

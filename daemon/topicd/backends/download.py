@@ -196,7 +196,7 @@ class _Run:
         if isinstance(error, RetryLater | Unavailable):
             wait_s = self._patience.failed(part.size, error, len(self._mirrors))
             self._mirrors.rotate(-1)
-            self._told.note = error.message
+            self._told.note = self._patience.words(error, wait_s)
             self._rest(wait_s)
             return
         self._mirrors.popleft()
