@@ -20,7 +20,8 @@ from topicd.topic import is_topic_name, parse, source_slug
 NAME_BYTES_MAX: Final = 255
 SUFFIXES: Final = (".md", ".txt")
 FILE_LIKE: Final = re.compile(
-    r"^(?:~|\.{1,2})?/\S|^[^\n]*\.(?:md\w*|markdown|txt|text|pdf|docx?|odt|rtf|html?|rst|org)$", re.IGNORECASE
+    r"^(?:~|\.{1,2})?/\S|^[^\n]*\.(?:md\w*|markdown|txt|text|pdf|docx?|odt|rtf|html?|rst|org|png|jpe?g|gif|webp|svg)$",
+    re.IGNORECASE,
 )
 """What a person means as a file, not as the topic's own words."""
 NO_FILE: Final = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.ENOENT)

@@ -771,7 +771,9 @@ def test_add_any_text(desk: Desk, text: str) -> None:
     assert list(dropped(desk).values()) == [os.fsencode(text)]
 
 
-@pytest.mark.parametrize("text", ["meu tema.md", "/nowhere/foo.pdf", "notas.markdown", "~/x.docx", "./nada", "  "])
+@pytest.mark.parametrize(
+    "text", ["meu tema.md", "/nowhere/foo.pdf", "notas.markdown", "~/x.docx", "picture.png", "./nada", "  "]
+)
 def test_what_looks_like_a_file_that_is_not_there_is_no_topic(desk: Desk, text: str) -> None:
     assert desk.run("add", text)[0] == cli.USAGE
     assert dropped(desk) == {}
