@@ -17,7 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
-from topicd import __version__, build
+from topicd import __version__, build, readiness, startup
 from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
 from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
@@ -28,7 +28,7 @@ from topicd.gate import StorageGate
 from topicd.home import Home
 from topicd.intake import Intake
 from topicd.manager import ServiceManager, counted
-from topicd.settings import Settings
+from topicd.settings import Settings, misspelt
 from topicd.showing import Showing, counts, last_done_s
 from topicd.stages.base import OUTCOMES
 from topicd.states import Stage
@@ -72,6 +72,7 @@ class App:
         self._stop = asyncio.Event()
         self._signal = "the end of its work"
         self._is_ready = False
+        self._warnings = list(startup.warnings(settings))
         self._metrics = metrics = self._made_metrics()
         home = Home.of(settings, TimedDisk(metrics.fsync_seconds.observe), metrics.commit_group_size.observe)
         self._spool, self._store = home.spool, home.store
@@ -158,12 +159,13 @@ class App:
         await offload(self._store.open)
         with self._store.locked({"version": __version__}) as say:
             async with self._web() as port:
-                say({"version": __version__, "host": self._settings.metrics_host, "port": port})
-                await self._startup()
+                said = {"version": __version__, "host": self._settings.metrics_host, "port": port}
+                say(said)
+                await self._startup(readiness.address(said))
                 if self._is_ready:
                     await self._run(once=once)
 
-    async def _startup(self) -> None:
+    async def _startup(self, page: str) -> None:
         for line in await self._recovered():
             self._events.emit("recovery.removed", what=line)
         if self._stop.is_set():
@@ -172,7 +174,7 @@ class App:
         self._watcher.start()
         self._is_ready = True
         seconds = round(time.monotonic() - self._begun, 3)
-        self._events.emit("daemon.ready", seconds=seconds, jobs=self._store.jobs_found)
+        self._events.emit("daemon.ready", seconds=seconds, jobs=self._store.jobs_found, page=page)
 
     async def _recovered(self) -> list[str]:
         """Recover; while the disk does not let us, be there and not ready."""
@@ -264,6 +266,8 @@ class App:
     def _warn(self) -> None:
         if not self._settings.ssl_verify:
             self._events.emit("tls.unverified")
+        for name, meant in misspelt():
+            self._events.emit("setting.unused", name=name, meant=meant)
 
     def _health(self) -> Health:
         why = self._watch_whys()  # a start makes the directories again, and everything that watches them
@@ -275,7 +279,7 @@ class App:
             "watcher": self._watcher.state._asdict(),
             "servers": list(self._servers()),
             "downloads": list(self._downloads()),
-            "warnings": self._warnings(),
+            "warnings": self._warnings,
             "waits": list(self._waits()),
         }
         return Health(ok=not why, why=tuple(why), more=more)
@@ -324,16 +328,14 @@ class App:
         else:
             self._events.emit("server.up", stage=stage, server=server)
 
-    def _warnings(self) -> list[str]:
-        return [] if self._settings.ssl_verify else ["certificates of servers are not checked (SSL_VERIFY=false)"]
-
     def _watch_whys(self) -> list[str]:
         is_down = self._is_ready and not self._watcher.up
         return [self._watcher.trouble or "the watcher is down"] if is_down else []
 
 
 def run(settings: Settings, *, once: bool = False) -> None:
-    """Run a daemon in this process; see `App.serve`."""
+    """Run a daemon in this process; see `App.serve` and `startup.check_files`."""
+    startup.check_files(settings)
     logs.configure(format=settings.log_format, level=settings.log_level)
 
     async def main() -> None:

@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import json
 import re
+import tarfile
 import time
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +43,7 @@ class BadArchive(TopicdError):
 
 
 class NoArchive(BadArchive):
-    """There is none of that name."""
+    """There is none of that name, or it is a file of another kind."""
 
 
 def name_at(seconds: float) -> str:
@@ -92,7 +94,7 @@ def checked(path: Path) -> None:
 
     Raises:
         BadArchive: there is no checksum file, or the archive is not the one that it tells of.
-        NoArchive: there is none.
+        NoArchive: there is none, or, without a checksum file, it is of another kind.
     """
     try:
         with path.open("rb") as file:
@@ -106,11 +108,28 @@ def checked(path: Path) -> None:
         with beside.open("rb") as said:
             wanted = said.read(SUM_BYTES_MAX).split()[:1]
     except FileNotFoundError as error:
+        _check_kind(path)
         hint = f"copy it along; or, if you trust the archive: sha256sum {path.name} > {beside.name}"
         raise BadArchive("checksum_missing", f"there is no {beside}", hint=hint) from error
     if wanted != [found.encode()]:
         what = f"{path} is damaged: its bytes are not those that {beside.name} tells of"
         raise BadArchive("checksum_wrong", what, hint="use another backup")
+
+
+def _check_kind(path: Path) -> None:
+    """See that a file is an archive at all, before anybody is told how to trust it.
+
+    Raises:
+        NoArchive: it is none.
+    """
+    try:
+        with tarfile.open(path, "r|gz") as tar:
+            is_one = tar.next() is not None
+    except (tarfile.TarError, OSError, EOFError, zlib.error):
+        is_one = False
+    if not is_one:
+        hint = "name a topicd-….tar.gz that `topicd backup` has made"
+        raise NoArchive("archive_strange", f"{path} is no backup: it is no gzipped tar archive", hint=hint)
 
 
 def _is_plain(parts: tuple[str, ...]) -> bool:

@@ -30,6 +30,7 @@ from typing import BinaryIO, Final
 from topicd import __version__, archive
 from topicd.durable import TEMPORARY, Durable, told
 from topicd.errors import Unusable
+from topicd.home import check_spool
 from topicd.intake import look
 from topicd.layout import same_file_system
 from topicd.lock import Taken
@@ -98,7 +99,7 @@ def backup(
         StorageTrouble: the disk is full; nothing is left behind and nothing older was removed.
     """
     _check_places(spool, folder)
-    with _alone(folder), told():
+    with _alone(folder), told(folder):
         _sweep(folder)
         path = _free_name(folder)
         temporary = folder / f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}"
@@ -286,8 +287,7 @@ class _Backup:
 def _check_places(spool: Spool, folder: Path) -> None:
     if not folder.is_dir():
         raise Unusable("no_directory", f"there is no directory {folder}", hint="make it, or mount what should be there")
-    if not spool.root.is_dir():
-        raise Unusable("no_spool", f"there is no spool in {spool.home.absolute()}", hint="TOPICD_HOME names the home")
+    check_spool(spool)
     for busy in (spool.input, spool.root, spool.output):
         if folder.resolve().is_relative_to(busy.resolve()):
             raise Unusable(

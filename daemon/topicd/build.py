@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from topicd import __version__, servers
@@ -113,6 +114,16 @@ def unused(settings: Settings) -> Iterator[tuple[str, str]]:
         for name in sorted({kind.setting for kind in choice.kinds.values() if kind.urls}):
             if used is None or name != used.setting:
                 yield name, choice.decided_by if choice.decided_by and choice.name == "auto" else choice.setting
+
+
+def files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Yield the files that are set and will be needed, each with its setting's name."""
+    named = [
+        ("SSL_CA_FILE", settings.ssl_ca_file, True),
+        ("TOPICD_LLM_FILE", settings.llm_file, _script_choice(settings).resolved == EMBEDDED),
+        ("TOPICD_VOICE_FILE", settings.voice_file, _audio_choice(settings, Events([])).resolved == EMBEDDED),
+    ]
+    yield from ((name, path) for name, path, is_needed in named if path and is_needed)
 
 
 def press(settings: Settings) -> Worker:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -18,11 +19,12 @@ from typing import Final
 from topicd import __version__, drop, fetching, oncall
 from topicd.drop import NotATopic
 from topicd.errors import TopicdError, Unusable
-from topicd.home import Home
+from topicd.home import Home, check_spool
 from topicd.lock import Taken
 from topicd.progress import Meter, visible, wait
 from topicd.report import Json, Report, show_text, status_text
-from topicd.settings import load
+from topicd.settings import load, misspelt
+from topicd.settings_servers import LANGUAGE_PATTERN
 from topicd.spool import DONE, Found, NoSuchJob
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Illegal
@@ -35,6 +37,7 @@ NOT_NOW: Final = 4
 TAKEN: Final = 75
 CONFIG: Final = 78
 INTERRUPTED: Final = 130
+NAME_CHARS_MAX: Final = 60
 
 EXIT_CODES: Final = {
     OK: "done",
@@ -64,12 +67,12 @@ def run(home: Home, args: argparse.Namespace) -> int:
 def add(home: Home, args: argparse.Namespace) -> int:
     """Drop a topic into input/."""
     data, name = drop.read(args.topic, home.settings.topic_bytes_max)
+    drop.make(home.spool.input)
     known = frozenset(job for place in (*SPOOL_PLACES, DONE) for job in home.spool.ids(place))
     path = drop.drop(home.spool.input, data, name)
     if not args.wait:
         print(path)
-        if not home.store.holder():
-            print("no daemon is running here; `topicd run` takes it up", file=sys.stderr)
+        _say_if_idle(home)
         return OK
     try:
         found = wait(
@@ -92,9 +95,7 @@ def add(home: Home, args: argparse.Namespace) -> int:
 
 def status(home: Home, args: argparse.Namespace) -> int:
     """Tell what waits, works, failed and is done."""
-    if not home.spool.root.is_dir():
-        where = home.spool.home.absolute()
-        raise Unusable("no_spool", f"there is no spool in {where}", hint="TOPICD_HOME names the home")
+    check_spool(home.spool)
     _print(Report(home.spool, home.store).status(), args, status_text)
     return OK
 
@@ -116,6 +117,8 @@ def retry(home: Home, args: argparse.Namespace) -> int:
         with contextlib.suppress(FileNotFoundError):  # someone was faster
             moved = home.store.retry(found)
             print(f"{visible(moved.id)}  goes on in {moved.place}/")
+    if chosen:
+        _say_if_idle(home)
     return OK
 
 
@@ -129,6 +132,7 @@ def release(home: Home, args: argparse.Namespace) -> int:
     """Let a held job go on."""
     moved = home.store.release(_find(home, args.job))
     print(f"{visible(moved.id)}  goes on in {moved.place}/")
+    _say_if_idle(home)
     return OK
 
 
@@ -136,7 +140,13 @@ def prompt(home: Home, args: argparse.Namespace) -> int:
     """Print the prompt that scripts are asked for with, to be edited."""
     from topicd.backends.writing import Prompts  # noqa: PLC0415 - loaded where it is used
 
-    print(Prompts(home.settings.prompts_path).text(args.language or home.settings.language), end="")
+    language = args.language or home.settings.language
+    if not re.fullmatch(LANGUAGE_PATTERN, language):
+        raise NotATopic("usage", f"{language[:NAME_CHARS_MAX]!r} is no language", hint="a tag such as en or pt-BR")
+    prompts = Prompts(home.settings.prompts_path)
+    if not prompts.has(language):
+        print(f"there is no prompt for {language}; this is the general one", file=sys.stderr)
+    print(prompts.text(language), end="")
     return OK
 
 
@@ -144,7 +154,11 @@ def check(home: Home, args: argparse.Namespace) -> int:
     """Try everything a job needs: directories, free space, each backend."""
     from topicd import checks  # noqa: PLC0415 - starts the backends
 
-    results = checks.run(home.settings, home.spool, home.store)
+    with oncall.stopping("no job was touched"):
+        results = checks.run(home.settings, home.spool, home.store)
+    for name, meant in misspelt():
+        text, hint = f"{name} is set and not used", f"was {meant} meant?"
+        results.append({"name": "unused", "ok": True, "text": text, "hint": hint, "seconds": 0.0})
     _print({"ok": all(each["ok"] for each in results), "checks": results}, args, _check_text)
     return OK if all(each["ok"] for each in results) else FAILED
 
@@ -220,7 +234,9 @@ def parser() -> argparse.ArgumentParser:
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("job", metavar="JOB", nargs="?", help="a job's id, or any part of it that fits no other")
     which.add_argument("--all", action="store_true", help="every job in failed/")
-    one.add_argument("--stage", choices=[*Stage], help="with --all: only those that failed in this stage")
+    one.add_argument(
+        "--stage", choices=[str(stage) for stage in Stage], help="with --all: only those that failed in this stage"
+    )
     _job(verb("hold", hold, "\nAlso while it is in work: that stops within moments, and the finished units are kept."))
     _job(verb("release", release))
     _json(verb("check", check, "\nMay run beside a daemon."))
@@ -234,6 +250,11 @@ def parser() -> argparse.ArgumentParser:
 def visible_lines(text: str) -> str:
     """Return text safe to show, with its line breaks."""
     return "\n".join(map(visible, text.split("\n")))
+
+
+def _say_if_idle(home: Home) -> None:
+    if not home.store.holder():
+        print("no daemon is running here; `topicd run` takes it up", file=sys.stderr)
 
 
 def _job(added: argparse.ArgumentParser) -> argparse.ArgumentParser:

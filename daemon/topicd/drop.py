@@ -13,19 +13,22 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable, told
+from topicd.durable import Durable, is_storage_trouble, told, told_of
 from topicd.errors import Rejected, TopicdError, Unusable
-from topicd.topic import is_topic_name, source_slug
+from topicd.topic import is_topic_name, parse, source_slug
 
 NAME_BYTES_MAX: Final = 255
 SUFFIXES: Final = (".md", ".txt")
 FILE_LIKE: Final = re.compile(
-    r"^(?:~|\.{1,2})?/\S|^[^\n]*\.(?:md\w*|markdown|txt|text|pdf|docx?|odt|rtf|html?|rst|org)$", re.IGNORECASE
+    r"^(?:~|\.{1,2})?/\S|^[^\n]*\.(?:md\w*|markdown|txt|text|pdf|docx?|odt|rtf|html?|rst|org|png|jpe?g|gif|webp|svg)$",
+    re.IGNORECASE,
 )
 """What a person means as a file, not as the topic's own words."""
 NO_FILE: Final = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.ENOENT)
 NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 NAMES_TRIED_MAX: Final = 5
+NO_TEXT: Final = ("topic_empty", "topic_not_text")
+SCENES_MAX: Final = 50
 
 
 class NotATopic(TopicdError):
@@ -40,11 +43,11 @@ def read(given: str, bytes_max: int) -> tuple[bytes, str]:
         bytes_max: the most a topic may have.
 
     Raises:
-        NotATopic: there is no such file, it is a directory, or it cannot be read.
+        NotATopic: there is no such file, it is a directory, it cannot be read, is no text, or has no words.
         Rejected: it has more bytes than a topic may have.
     """
     if given == "-":
-        return _limited(sys.stdin.buffer.read(bytes_max + 1), bytes_max), "stdin.md"
+        return _checked(sys.stdin.buffer.read(bytes_max + 1), bytes_max, "standard input"), "stdin.md"
     if not given.strip():
         hint = 'such as: topicd add "why the sky is blue"'
         raise NotATopic("topic_empty", "that names no topic", hint=hint)
@@ -53,7 +56,10 @@ def read(given: str, bytes_max: int) -> tuple[bytes, str]:
         if not _exists(path):
             return _words(given, bytes_max)
         with path.open("rb") as file:
-            return _limited(file.read(bytes_max + 1), bytes_max), _name(path)
+            return _checked(file.read(bytes_max + 1), bytes_max, given), _name(path)
+    except IsADirectoryError as error:
+        hint = "name a file in it, or copy its topics into input/"
+        raise NotATopic("topic_unreadable", f"{given} is a directory", hint=hint) from error
     except OSError as error:
         raise NotATopic("topic_unreadable", f"{given}: {error.strerror}") from error
 
@@ -63,17 +69,35 @@ def drop(folder: Path, data: bytes, name: str) -> Path:
 
     Raises:
         StorageTrouble: the disk is full or read-only.
-        Unusable: no name is free.
+        Unusable: no name is free, or there is no such directory and none can be made.
     """
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        with told():
-            folder.mkdir(parents=True, exist_ok=True)
+        with told(folder):
+            make(folder)
             Durable().write(temporary, data)
             return _named(folder, temporary, name)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def make(folder: Path) -> None:
+    """Make `input/` where it is not there yet.
+
+    Raises:
+        StorageTrouble: the disk is full or read-only.
+        Unusable: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_storage_trouble(error):
+            raise told_of(error) from error
+        is_file = error.errno in {errno.EEXIST, errno.ENOTDIR}
+        why = "it, or what should hold it, is not a directory" if is_file else error.strerror
+        hint = "name the home by TOPICD_HOME; the user that runs this must be able to make and write it"
+        raise Unusable("home_unusable", f"cannot make {folder.absolute()}: {why}", hint=hint) from error
 
 
 def _named(folder: Path, temporary: Path, name: str) -> Path:
@@ -116,7 +140,7 @@ def _words(given: str, bytes_max: int) -> tuple[bytes, str]:
         hint = 'to pass the topic itself: topicd add "why the sky is blue"'
         raise NotATopic("topic_missing", f"{given}: there is no such file", hint=hint)
     name = f"{source_slug(given.strip().splitlines()[0])}.md"
-    return _limited(given.encode("utf-8", "surrogateescape"), bytes_max), name
+    return _checked(given.encode("utf-8", "surrogateescape"), bytes_max, "the topic"), name
 
 
 def _name(path: Path) -> str:
@@ -125,6 +149,16 @@ def _name(path: Path) -> str:
     if not name.lower().endswith(SUFFIXES):
         name = f"{name}.md"
     return name if is_topic_name(name) else "topic.md"
+
+
+def _checked(data: bytes, bytes_max: int, what: str) -> bytes:
+    """Return the data if it is text with a word in it; what the text says is for the daemon to judge."""
+    try:
+        parse(data[:bytes_max], scenes_max=SCENES_MAX)
+    except Rejected as error:
+        if error.cause in NO_TEXT:
+            raise NotATopic(error.cause, f"{what}: {error.message}", hint=error.hint) from error
+    return _limited(data, bytes_max)
 
 
 def _limited(data: bytes, bytes_max: int) -> bytes:

@@ -30,9 +30,9 @@ INCOMING: Final = ".incoming"
 COPY_BYTES: Final = 1_048_576
 
 _STORAGE_CAUSES: Final = {
-    errno.ENOSPC: ("disk_full", "free some space; work goes on by itself"),
-    errno.EDQUOT: ("disk_full", "raise the quota or free some space; work goes on by itself"),
-    errno.EROFS: ("read_only", "mount the file system writable; work goes on by itself"),
+    errno.ENOSPC: ("disk_full", "free some space"),
+    errno.EDQUOT: ("disk_full", "raise the quota or free some space"),
+    errno.EROFS: ("read_only", "mount the file system writable"),
     errno.EMFILE: ("too_many_open_files", "raise the limit of open files (ulimit -n, LimitNOFILE=)"),
     errno.ENFILE: ("too_many_open_files", "the whole system has run out of open files"),
     errno.ENOMEM: ("out_of_memory", "give the daemon more memory"),
@@ -114,20 +114,24 @@ def is_storage_trouble(error: OSError) -> bool:
 
 
 class told:  # noqa: N801 - used as a function; a generator would cost more, at every system call
-    """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through."""
+    """Turn an errno that blames the disk into `StorageTrouble`; let every other OSError through. See `told_of`."""
+
+    def __init__(self, where: Path | None = None) -> None:
+        self._where = where
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and is_storage_trouble(error):
-            raise told_of(error) from error
+            raise told_of(error, self._where) from error
 
 
-def told_of(error: OSError) -> StorageTrouble:
-    """Return the trouble that an error of the disk, or a shortage in this process, is."""
+def told_of(error: OSError, where: Path | None = None) -> StorageTrouble:
+    """Return the trouble that an error of the disk, or a shortage in this process, is; `where` if it names no file."""
     cause, hint = _STORAGE_CAUSES[error.errno or 0]
-    return StorageTrouble(cause, f"{error.strerror}: {error.filename or 'the spool'}", hint=hint)
+    where = where.parent if where and where.name.endswith(TEMPORARY) else where
+    return StorageTrouble(cause, f"{error.strerror}: {error.filename or where or 'the spool'}", hint=hint)
 
 
 class Durable:
@@ -177,7 +181,7 @@ class Durable:
 
     def fill(self, path: Path, data: bytes = b"") -> None:
         """Write a new file, and leave every fsync to the caller."""
-        with told():
+        with told(path):
             fd = self._disk.create(path)
             try:
                 self._write_all(fd, data)
@@ -237,7 +241,7 @@ class Durable:
     def sync(self, *paths: Path) -> None:
         """Put files' data or directories' entries on the disk."""
         for path in paths:
-            with told():
+            with told(path):
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     self._disk.fsync(fd)

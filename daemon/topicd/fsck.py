@@ -22,6 +22,7 @@ from topicd.archive import ASIDE
 from topicd.durable import INCOMING
 from topicd.errors import Unusable
 from topicd.findings import KINDS, Finding, Level
+from topicd.home import check_spool
 from topicd.intake import look
 from topicd.layout import PROBE, PROBE_AGE_S, same_file_system
 from topicd.lock import Taken
@@ -110,8 +111,7 @@ def check(spool: Spool, store: Store, *, is_quick: bool, pause_s: float = LOOK_A
     Raises:
         Unusable: there is no spool.
     """
-    if not spool.root.is_dir():
-        raise Unusable("no_spool", f"there is no spool in {spool.home.absolute()}", hint="TOPICD_HOME names the home")
+    check_spool(spool)
     result = Result(str(spool.home.absolute()), bool(store.holder()), is_quick)
     walk = _Walk(spool, store, is_quick=is_quick)
     suspects, counts = _first_look(walk)

@@ -31,6 +31,7 @@ CALM_S: Final = 300.0
 HANG_S: Final = 10.0
 FREE_INODES_MIN: Final = 64
 PROBE_BYTES: Final = 16_384
+GOES_ON: Final = "work goes on by itself"
 
 
 def unusable_spool(error: OSError) -> StorageTrouble:
@@ -109,6 +110,7 @@ class StorageGate:
 
     def tell(self, error: StorageTrouble) -> None:
         """Close the gate because of what happened to somebody."""
+        error = _going_on(error)
         now = self._clock()
         if self._is_open:
             self._is_relapse = now - self._opened_at < CALM_S
@@ -143,7 +145,7 @@ class StorageGate:
             raise StorageTrouble(
                 "disk_hangs",
                 f"{self._root.absolute()} has not answered for {self._hang_s:g} s",
-                hint="look at the kernel's log, and at the server if it is a network's; work goes on by itself",
+                hint=f"look at the kernel's log, and at the server if it is a network's; {GOES_ON}",
             )
         looking.result()
 
@@ -184,17 +186,24 @@ class StorageGate:
             raise StorageTrouble(
                 "read_only",
                 f"{path.absolute()} is mounted read-only",
-                hint="mount the file system writable; work goes on by itself",
+                hint=f"mount the file system writable; {GOES_ON}",
             )
         if (free := found.f_bavail * found.f_frsize) < self._min_free_bytes:
             raise StorageTrouble(
                 "disk_low",
                 f"{free:,} bytes are free in {path.absolute()}; work needs {self._min_free_bytes:,}",
-                hint="free some space, or lower TOPICD_MIN_FREE_BYTES; work goes on by itself",
+                hint=f"free some space, or lower TOPICD_MIN_FREE_BYTES; {GOES_ON}",
             )
         if found.f_files and found.f_favail < FREE_INODES_MIN:  # file systems without a table of inodes tell 0 of 0
             raise StorageTrouble(
                 "disk_full",
                 f"{found.f_favail} inodes are free in {path.absolute()}; work needs {FREE_INODES_MIN}",
-                hint="remove some files; work goes on by itself",
+                hint=f"remove some files; {GOES_ON}",
             )
+
+
+def _going_on(error: StorageTrouble) -> StorageTrouble:
+    """Say of trouble that was met elsewhere what only a daemon does about it."""
+    if error.cause not in {"disk_full", "read_only"} or GOES_ON in error.hint:
+        return error
+    return StorageTrouble(error.cause, error.message, hint=f"{error.hint}; {GOES_ON}", unit=error.unit)

@@ -104,6 +104,9 @@ def _make(path: Path, durable: Durable, mark: str) -> None:
     except OSError as error:
         if path.is_dir() and is_storage_trouble(error):
             return  # a full or read-only disk is a pause, not a wrong set-up; the gate tells of it
+        if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+            what = f"cannot make {path.absolute()}: it, or what should hold it, is not a directory"
+            raise Unusable("home_unusable", what, hint="name a directory; see TOPICD_HOME") from error
         raise Unusable(
             "home_unusable",
             f"cannot make or write {path.absolute()}: {error.strerror}",

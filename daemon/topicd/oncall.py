@@ -5,7 +5,9 @@ that results go to standard output, everything else to standard error. Never tou
 """
 
 import argparse
+import contextlib
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -30,6 +32,7 @@ USAGE: Final = 2
 REPAIRED: Final = 5
 FOUND: Final = 6
 
+TOPICD: Final = "topicd"
 KEEP_MAX: Final = 100_000
 WORDS: Final = {Level.FAULT: "for a person", Level.PENDING: "that mend themselves", Level.NOTE: "to know"}
 LINES_MAX: Final = 50
@@ -61,7 +64,8 @@ def fsck(home: Home, args: argparse.Namespace) -> int:
     from topicd import fsck as tool  # noqa: PLC0415 - loaded where it is used
 
     run = tool.repair if args.repair else tool.check
-    result = run(home.spool, home.store, is_quick=args.quick)
+    with stopping("what was repaired stays so" if args.repair else "nothing was changed"):
+        result = run(home.spool, home.store, is_quick=args.quick)
     lines = [json.dumps(result.told(), indent=1)] if args.json else map(visible, _fsck_text(result))
     print("\n".join(lines))
     return FOUND if result.has_faults else REPAIRED if result.repaired else OK
@@ -71,15 +75,16 @@ def backup(home: Home, args: argparse.Namespace) -> int:
     """Put spool, output, waiting topics and settings into one archive."""
     from topicd import backup as tool  # noqa: PLC0415 - as above
 
-    summary = tool.backup(
-        home.spool,
-        args.dir,
-        home.store.durable,
-        settings_text=settings_text(home.settings, has_secrets=args.secrets),
-        has_cache=args.cache,
-        keep=args.keep,
-        min_free_bytes=home.settings.min_free_bytes,
-    )
+    with stopping("no archive that is not whole was left"):
+        summary = tool.backup(
+            home.spool,
+            args.dir,
+            home.store.durable,
+            settings_text=settings_text(home.settings, has_secrets=args.secrets),
+            has_cache=args.cache,
+            keep=args.keep,
+            min_free_bytes=home.settings.min_free_bytes,
+        )
     print(summary.path)
     counts = f"{_many(summary.jobs, 'job')}, {_many(summary.topics, 'topic')} in input/"
     _say(f"{counts}, {summary.path.stat().st_size:,} bytes")
@@ -99,7 +104,13 @@ def restore(home: Home, args: argparse.Namespace) -> int:
         done = tool.restore(home.spool, home.store, args.archive)
     except NoArchive as error:
         _say(f"topicd: {error.message}")
+        _say(f"  hint: {error.hint}")
         return USAGE
+    except KeyboardInterrupt:
+        is_begun = any(home.spool.counts().values())
+        again = "the home has a part of the backup: empty input/, spool/ and output/ first"
+        _say(f"stopped; {again if is_begun else 'no job was put in place; the same command begins anew'}")
+        raise
     places = ", ".join(f"{count} {place}" for place, count in done.jobs.items()) or "0 jobs"
     told = f"from a backup of {visible(done.made)}: {places}, {_many(done.topics, 'topic')} in input/"
     print(f"restored to {home.spool.home.absolute()} {told}")
@@ -108,8 +119,25 @@ def restore(home: Home, args: argparse.Namespace) -> int:
     _say_each("not in the backup, as it says itself", done.missing)
     if done.settings:
         _say(f"the settings that were in force: {done.settings}; compare them, they are not used by themselves")
-    _say("next: topicd fsck; topicd check; then start the daemon")
+    topicd = _named(home)
+    _say(f"next: {topicd} fsck; {topicd} check; then start the daemon" + (" on that home" if topicd != TOPICD else ""))
     return FAILED if done.unforeseen else OK
+
+
+def _named(home: Home) -> str:
+    """Return how `topicd` is called for a home from the current directory."""
+    path = home.spool.home.absolute()
+    return TOPICD if path.resolve() == Path.cwd() else f"TOPICD_HOME={shlex.quote(str(path))} {TOPICD}"
+
+
+@contextlib.contextmanager
+def stopping(what: str) -> Iterator[None]:
+    """Say what Ctrl-C has left, when it comes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"stopped; {what}")
+        raise
 
 
 def settings_text(settings: Settings, *, has_secrets: bool) -> str:
@@ -151,10 +179,9 @@ def _quoted(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= KEEP_MAX:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {KEEP_MAX:,}")
-    return value
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= KEEP_MAX:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {KEEP_MAX:,} is wanted")
+    return int(text)
 
 
 def _fsck_text(result: "Result") -> Iterator[str]:

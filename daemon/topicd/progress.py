@@ -6,11 +6,14 @@ holds safe to show.
 """
 
 import contextlib
+import re
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
+from topicd import readiness
 from topicd.errors import TopicdError
 from topicd.report import progress
 from topicd.spool import DONE, Found, NoSuchJob, Spool
@@ -21,6 +24,7 @@ from topicd.workspace import Workspace
 LOOK_S: Final = 0.2
 NO_DAEMON_S: Final = 3.0
 GIVE_UP_S: Final = 30.0
+ASK_AFTER_S: Final = 2.0
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -38,8 +42,8 @@ class Meter:
     _ticks: int = 0
     _begun: float = field(default_factory=time.monotonic)
 
-    def show(self, place: str, n: int, of: int) -> None:
-        """Show where the job is now."""
+    def show(self, place: str, n: int, of: int, why: str = "") -> None:
+        """Show where the job is now, and what keeps the daemon from going on with it."""
         count = f" {min(n + 1, of)} of {of}" if of else ""
         text = {"": "waiting to be taken", DONE: "done", Aside.FAILED: "failed", Aside.HELD: "held"}.get(
             place, f"{place}{count}"
@@ -48,11 +52,18 @@ class Meter:
         if self.out.isatty():
             self._ticks += 1
             sign = SPINNER[self._ticks % len(SPINNER)]
-            self.out.write(f"\r\x1b[K{sign} {text:<24} {elapsed_s:5.1f} s")
-        elif text != self._last:
-            self.out.write(f"{elapsed_s:6.1f} s  {text}\n")
-        self._last = text
+            line = f"{sign} {text:<24} {elapsed_s:5.1f} s" + (f"  {visible(why)}" if why else "")
+            self.out.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        else:
+            self._tell(f"{elapsed_s:6.1f} s  ", text + (f": {visible(why)}" if why else ""))
         self.out.flush()
+
+    def _tell(self, elapsed: str, text: str) -> None:
+        bare = re.sub(r"[\d,.]+", "", text.partition(": ")[2])  # how much is free changes all the time
+        same = text.partition(": ")[0] + bare
+        if same != self._last:
+            self.out.write(f"{elapsed}{text}\n")
+        self._last = same
 
     def note(self, text: str) -> None:
         """Show a remark on a line of its own."""
@@ -100,6 +111,24 @@ class Patience:
             meter.note("no daemon is running here; start one with `topicd run`")
 
 
+class Asked:
+    """What the daemon says keeps it from work, asked now and then."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._whys: list[str] = []
+        self._next = time.monotonic() + ASK_AFTER_S
+
+    def why(self, place: str) -> str:
+        """Return what is in the way of a job in a place; another stage's server is not."""
+        if time.monotonic() >= self._next:
+            holder = self._store.holder()
+            self._whys = (readiness.ask(holder).ready or {}).get("why", []) if holder else []
+            self._next = time.monotonic() + ASK_AFTER_S
+        others = tuple(f"{stage} waits: " for stage in Stage if stage != place)
+        return "; ".join(why for why in self._whys if not why.startswith(others))
+
+
 def find_source(spool: Spool, source: str, sha256: str, known: frozenset[str]) -> Found | None:
     """Return the job made from a file of that name and content that was not there before."""
     for place in (*SPOOL_PLACES, DONE):
@@ -120,7 +149,7 @@ def wait(spool: Spool, store: Store, meter: Meter, *, source: str, sha256: str, 
     Raises:
         NoDaemon: no daemon has worked on the home for a while.
     """
-    job, patience = "", Patience(store)
+    job, patience, asked = "", Patience(store), Asked(store)
     while True:
         found = _look(spool, job) if job else find_source(spool, source, sha256, known)
         if found:
@@ -129,12 +158,13 @@ def wait(spool: Spool, store: Store, meter: Meter, *, source: str, sha256: str, 
             with contextlib.suppress(OSError, TopicdError):
                 if found.place in list(Stage):
                     at = progress(found, Workspace(found.path, store.durable))
-            meter.show(found.place, at["n"], at["of"])
             if found.place in {DONE, *Aside}:
+                meter.show(found.place, 0, 0)
                 meter.end()
                 return found
+            meter.show(found.place, at["n"], at["of"], asked.why(found.place))
         else:
-            meter.show("", 0, 0)
+            meter.show("", 0, 0, asked.why(""))
         patience.check(meter)
         time.sleep(LOOK_S)
 

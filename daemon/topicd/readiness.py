@@ -65,11 +65,9 @@ def ask(holder: Mapping[str, object]) -> Told:
     Args:
         holder: what it wrote of itself; `host` and `port` are read.
     """
-    host = str(holder.get("host", "127.0.0.1"))
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{host}:{holder.get('port', 0)}/readyz", timeout=ASK_TIMEOUT_S) as answer:
+        with opener.open(f"{address(holder)}readyz", timeout=ASK_TIMEOUT_S) as answer:
             body = answer.read(ANSWER_BYTES_MAX)
     except urllib.error.HTTPError as answer:
         with answer:
@@ -81,6 +79,13 @@ def ask(holder: Mapping[str, object]) -> Told:
         if isinstance(said, dict) and isinstance(said.get("why"), list):
             return told(said)
     return Told({"ok": False, "why": ["the daemon's answer cannot be read"]})
+
+
+def address(holder: Mapping[str, object]) -> str:
+    """Return where a daemon's page can be asked for from this machine; `holder` as for `ask`."""
+    host = str(holder.get("host", "127.0.0.1"))
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared
+    return f"http://{host}:{holder.get('port', 0)}/"
 
 
 def told(said: Json) -> Told:

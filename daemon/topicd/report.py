@@ -50,12 +50,17 @@ def progress(found: Found, space: Workspace) -> Json:
 
 
 def _seconds(space: Workspace) -> dict[str, float]:
-    """Return how long each stage's products took to make."""
-    seconds = dict[str, float]()
+    """Return how long each stage took for what is there: the files of one unit have one `made_from` and one clock."""
+    units = dict[tuple[Stage, str], float]()
     for product in space.manifest.products:
-        stage = stage_of(product.path)
-        seconds[stage] = round(seconds.get(stage, 0.0) + product.seconds, 3)
-    return seconds
+        unit = (stage_of(product.path), product.made_from)
+        units[unit] = max(units.get(unit, 0.0), product.seconds)
+    stages = {stage for stage, _ in units}
+    return {
+        stage: round(sum(seconds for (each, _), seconds in units.items() if each == stage), 3)
+        for stage in Stage
+        if stage in stages
+    }
 
 
 def _left(line: Json, space: Workspace) -> float | None:
@@ -105,6 +110,7 @@ class Report:
                 self.line(Found(stage, name, self._spool.place(stage) / name), holder) for stage, name in self._open()
             ],
             "failed": [self.failure(name) for name in self._spool.ids(Aside.FAILED)[-LISTED_MAX:]],
+            "held": [self.held(name) for name in self._spool.ids(Aside.HELD)[-LISTED_MAX:]],
             "input": self.input(),
             "free_bytes": self.free_bytes(),
         }
@@ -196,6 +202,11 @@ class Report:
         reason = reason or Trouble("", "", "", "reason_missing", "reason.json is missing", "look at the job's folder")
         return {"job": name, **asdict(reason)}
 
+    def held(self, name: str) -> Json:
+        """Return what `status` says of a job in held/."""
+        job = self._job(Found(Aside.HELD, name, self._spool.place(Aside.HELD) / name))
+        return {"job": name, "source": job.source if isinstance(job, Job) else ""}
+
     def free_bytes(self) -> int | None:
         """Return what is free on the home's file system; None when there is no home yet."""
         try:
@@ -217,9 +228,7 @@ def status_text(told: Json) -> Iterator[str]:
     daemon = told["daemon"]
     yield f"home    {told['home']}"
     yield (
-        f"daemon  running, process {daemon['pid']}, http://{daemon.get('host')}:{daemon.get('port')}/"
-        if daemon
-        else "daemon  not running"
+        f"daemon  running, process {daemon['pid']}, {readiness.address(daemon)}" if daemon else "daemon  not running"
     )
     known = (told["watcher"] or {}).get("trouble")
     yield from (f"        ! {why}" for why in (told["ready"] or {}).get("why", []) if why != known)
@@ -246,6 +255,8 @@ def status_text(told: Json) -> Iterator[str]:
         yield f"failed  {failure['job']}  {failure.get('stage', '')} {failure.get('unit', '')}"
         yield f"        {failure['message']}"
         yield f"        hint: {failure['hint']}"
+    for held in told["held"]:
+        yield f"held    {held['job']}" + (f"  (from {held['source']})" if held["source"] else "")
 
 
 def _watcher_text(watcher: Json) -> Iterator[str]:
@@ -284,7 +295,7 @@ def show_text(told: Json) -> Iterator[str]:
         yield f"damaged   {told['damaged']}"
     for key in ("source", "accepted", "not_before"):
         if told.get(key):
-            yield f"{key.replace('_', ' '):<10}{told[key]}"
+            yield f"{key.replace('_', ' '):<9} {told[key]}"
     for key in ("attempts", "crashes", "seconds"):
         if told.get(key):
             yield f"{key:<10}" + ", ".join(f"{stage} {count}" for stage, count in told[key].items())

@@ -6,15 +6,14 @@ told by its name and never by what is in it. Never writes.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dotenv import dotenv_values
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from topicd.env_file import values
 from topicd.errors import Unusable
 
 SECRET_BYTES_MAX: Final = 65_536
@@ -41,20 +40,12 @@ class SecretFiles(PydanticBaseSettingsSource):
         """
         fields = self.settings_cls.model_fields.values()
         names = [str(info.validation_alias) for info in fields if info.annotation is SecretStr]
-        given = {**_in_file(self._env_file), **os.environ}
+        given = {**values(self._env_file), **os.environ}
         found = {name: path for name in names if (path := given.get(f"{name}{ENDING}"))}
         twice = [f"{name} and {name}{ENDING}: set one of them" for name in found if given.get(name)]
         if twice:
             raise Unusable("settings", "\n".join(twice))
         return {name: _read(Path(path), f"{name}{ENDING}") for name, path in found.items()}
-
-
-def _in_file(env_file: Path) -> Mapping[str, str]:
-    try:
-        values = dotenv_values(env_file) if env_file.is_file() else {}
-    except (OSError, UnicodeDecodeError):
-        return {}  # told by the reading itself
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _read(path: Path, name: str) -> str:

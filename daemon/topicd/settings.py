@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -27,21 +26,32 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from topicd import env_file, settings_faults
 from topicd.errors import Unusable
 from topicd.secret_files import SecretFiles
-from topicd.settings_servers import Language, OptionalPath, ServerSettings, Urls, listed
+from topicd.settings_servers import SERVER_FORMS, Language, OptionalPath, ServerSettings, Urls, listed
 
 PREFIX = "TOPICD_"
 ENV_FILE = Path(".env")
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
-VALUE_CHARS_MAX = 100
 HOSTS_MAX = 32
 VOICES_URL = "https://huggingface.co/rhasspy/piper-voices/resolve/main"
 
 
-HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+_HOST = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+_BACKEND = r"^(auto|[a-z0-9]+|[\w.]+:\w+)$"
+FORMS = {
+    **SERVER_FORMS,
+    _HOST: "names such as topicd.example.org, in small letters",
+    _BACKEND: "a name such as auto or embedded, or package.module:Class",
+}
+OTHERS = ("OLLAMA_MODELS", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_API_BASE", "OPENAI_API_TYPE")
+"""Names like ours that other programs read."""
+NEAR = 0.85
+
+HostName = Annotated[str, Field(pattern=_HOST)]
 HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(listed), Field(max_length=HOSTS_MAX)]
-BackendName = Annotated[str, Field(pattern=r"^(auto|[a-z0-9]+|[\w.]+:\w+)$")]
+BackendName = Annotated[str, Field(pattern=_BACKEND)]
 
 
 class Settings(ServerSettings):
@@ -218,6 +228,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         Unusable: with one line a fault in the message.
     """
+    if faults := list(env_file.faults(ENV_FILE)):
+        raise Unusable("settings", "\n".join(faults), hint="see .env.example for every setting and its bounds")
     faults = list(_unknown_names(environ))
     try:
         settings = Settings()
@@ -234,18 +246,38 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
     """A name nobody reads is a misspelt setting, silently without effect: say so."""
-    known = {env_name(name, info) for name, info in Settings.model_fields.items()}
-    try:
-        in_file = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
-    except (OSError, UnicodeDecodeError):
-        return  # told by the reading itself
-    for name in sorted({*environ, *in_file}):
+    known = _known()
+    for name in sorted({*environ, *env_file.values(ENV_FILE)}):
         upper = name.upper()
         if upper.startswith(PREFIX) and upper not in known:
             near = difflib.get_close_matches(
                 upper.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1
             )
             yield f"{name}: there is no such setting" + (f"; did you mean {_prefixed(near[0], known)}?" if near else "")
+
+
+def misspelt(environ: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
+    """Yield each name that is set, that nobody reads and that is close to a setting's, with that one.
+
+    No fault, for other programs' settings begin like those of the servers.
+    """
+    known = {name for name in _known() if not name.startswith(PREFIX)}
+    heads = tuple({f"{name.partition('_')[0]}_" for name in known})
+    secrets = {f"{env_name(*field)}_FILE" for field in Settings.model_fields.items() if is_secret(field[1])}
+    for name in sorted({*environ, *env_file.values(ENV_FILE)}):
+        upper = name.upper()
+        if upper.startswith(heads) and upper not in {*known, *secrets, *OTHERS} and (near := _near(upper, known)):
+            yield name, near
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """Return the known name that has all words of this one and more, or nearly the same letters; empty when none."""
+    longer = sorted(each for each in known if {*name.split("_")} < {*each.split("_")})
+    return next(iter(longer or difflib.get_close_matches(name, known, n=1, cutoff=NEAR)), "")
+
+
+def _known() -> set[str]:
+    return {env_name(name, info) for name, info in Settings.model_fields.items()}
 
 
 def _told(error: ValidationError | OSError | UnicodeDecodeError) -> Iterator[str]:
@@ -257,27 +289,16 @@ def _told(error: ValidationError | OSError | UnicodeDecodeError) -> Iterator[str
     for fault in error.errors(include_url=False):
         place = str(fault["loc"][0]) if fault["loc"] else "settings"
         name = names.get(place, place if place.isupper() else PREFIX + place.upper())
-        why = "an address begins with http:// or https://" if name.endswith("_URL") else _why(fault["msg"])
+        why = settings_faults.why(fault, FORMS)
         if place in secrets:
             yield f"{name}: {why}"
             continue
-        yield f"{name}={_told_value(str(fault['input']))!r}: {why}"
-
-
-def _why(message: str) -> str:
-    return message.removeprefix("Value error, ") if message.startswith("Value error, ") else message.lower()
+        yield f"{name}={settings_faults.shown(str(fault['input']))!r}: {why}"
 
 
 def is_secret(info: FieldInfo) -> bool:
     """Tell whether a setting must not be shown."""
     return info.annotation is SecretStr
-
-
-def _told_value(value: str) -> str:
-    """Return a wrong value fit to be shown: short, and without what in an address may be a secret."""
-    secret, at, bare = value.rpartition("@")
-    bare = (f"…@{bare}" if at else secret or bare).partition("?")[0]
-    return bare if len(bare) <= VALUE_CHARS_MAX else f"{bare[:VALUE_CHARS_MAX]}…"
 
 
 def _prefixed(name: str, known: Collection[str]) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
@@ -16,7 +17,18 @@ from pydantic_settings import BaseSettings, NoDecode
 SERVERS_MAX: Final = 16
 HEADERS_MAX: Final = 20
 RATE_PATTERN: Final = r"^([1-9]\d{0,3} ?/ ?(s|min|h|d))?$"
-_LANGUAGE_PATTERN: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+_URL_PATTERN: Final = r"^https?://[^\s/,]+[^\s,]*$"
+_KEEP_ALIVE_PATTERN: Final = r"^(0|-1|[1-9]\d{0,5}[smh])$"
+LANGUAGE_PATTERN: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+
+
+SERVER_FORMS: Final = {
+    RATE_PATTERN: "a number and a time, such as 10/min (s, min, h, d); or nothing",
+    _URL_PATTERN: "an address begins with http:// or https://",
+    _KEEP_ALIVE_PATTERN: "a time such as 5m (s, m, h), 0, or -1 for ever",
+    LANGUAGE_PATTERN: "a tag such as en or pt-BR",
+}
+"""What a value that does not fit a pattern should look like."""
 
 
 def listed(value: object) -> object:
@@ -67,14 +79,24 @@ def _checked_token(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _checked_port(url: str) -> str:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the port of an address is a number from 1 to 65535")
+    return url
+
+
 def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/,]+[^\s,]*$", max_length=500)]
+Url = Annotated[str, Field(pattern=_URL_PATTERN, max_length=500), AfterValidator(_checked_port)]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(listed), Field(max_length=SERVERS_MAX)]
-Language = Annotated[str, Field(pattern=_LANGUAGE_PATTERN)]
+Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 Voice = Annotated[str, Field(max_length=100)]
 Voices = Annotated[Mapping[Language, Voice], NoDecode, BeforeValidator(_mapped), Field(max_length=100)]
 Rate = Annotated[str, Field(pattern=RATE_PATTERN)]
@@ -103,7 +125,7 @@ class ServerSettings(BaseSettings):
         "OLLAMA_KEEP_ALIVE",
         "5m",
         "how long it keeps the model loaded after a call: 5m, 0, or -1 for ever",
-        pattern=r"^(0|-1|[1-9]\d{0,5}[smh])$",
+        pattern=_KEEP_ALIVE_PATTERN,
     )  # type: ignore[assignment]
     ollama_temperature: float = _shared("OLLAMA_TEMPERATURE", 0.7, "0 is the most predictable", ge=0, le=2)  # type: ignore[assignment]
     ollama_num_ctx: int = _shared(

@@ -165,7 +165,8 @@ class Spool:
             if hits:
                 names = "\n".join(f"  {hit.id}  ({hit.place})" for hit in hits[:10])
                 raise NoSuchJob("ambiguous", f"several jobs match {text!r}:\n{names}", hint="give more of the id")
-        raise NoSuchJob("no_such_job", f"no job matches {text!r}", hint="`topicd status` lists them")
+        hint = f"`topicd status` names what is open, failed or held; what is done is in {self.output}/"
+        raise NoSuchJob("no_such_job", f"no job matches {text!r}", hint=hint)
 
     def read_job(self, path: Path) -> Job:
         """Return a job from its directory.

@@ -756,7 +756,8 @@ def test_no_archive_is_told_in_words(empty: Den, tmp_path: Path) -> None:
     refused(empty, tmp_path / "folder", "there is no such archive")
     home = Home(empty.path, {})
     done = home.topicd("restore", str(tmp_path / "none.tar.gz"))
-    assert (done.returncode, done.stderr) == (2, f"topicd: there is no such archive: {tmp_path / 'none.tar.gz'}\n")
+    said = f"topicd: there is no such archive: {tmp_path / 'none.tar.gz'}\n  hint: see what is in its place\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_a_home_that_is_too_small_is_told_before_anything_is_unpacked(empty: Den, tmp_path: Path) -> None:

@@ -105,6 +105,23 @@ async def test_ctrl_c_leaves_a_part_that_the_next_call_goes_on_with(verb: Verb, 
     assert verb.target.read_bytes() == DATA
 
 
+async def test_each_try_at_a_server_that_is_away_is_told_once(verb: Verb) -> None:
+    process = await verb.begin(url="http://nowhere.invalid/voice.onnx")
+    assert process.stderr
+    lines = [(await asyncio.wait_for(process.stderr.readline(), LIMIT_S)).decode() for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), LIMIT_S)
+    assert lines[0].endswith("has a name that does not resolve; trying again in 1 s (2 of 8)\n")
+    assert lines[1].endswith("has a name that does not resolve; trying again in 2 s (3 of 8)\n")
+
+
+async def test_a_list_that_cannot_be_fetched_asks_about_the_network(verb: Verb) -> None:
+    verb.home.env["TOPICD_VOICES_URL"] = "http://nowhere.invalid"
+    done = await asyncio.to_thread(verb.home.topicd, "fetch", "voices")
+    assert done.returncode == cli.FAILED
+    assert "hint: is this machine online?" in done.stderr
+
+
 class Terminal(io.StringIO):
     """What a person sees."""
 

@@ -15,7 +15,7 @@ import pytest
 from fakes.disk import Crash, FailingDisk, SteppingDisk
 from rig.disks import bound, ext4, full, need_root, read_only, tmpfs, without_inodes
 from rig.pipeline import House, check_end, ends, settle
-from topicd.durable import Disk, Durable
+from topicd.durable import Disk, Durable, told_of
 from topicd.errors import StorageTrouble
 from topicd.gate import CALM_S, FREE_INODES_MIN, FRESH_S, LOOK_AGAIN_MAX_S, LOOK_AGAIN_S, StorageGate
 from topicd.spool import DONE
@@ -228,7 +228,17 @@ async def test_trouble_met_during_a_look_is_not_undone_by_it(tmp_path: Path) -> 
     rig.gate.tell(FULL)
     disk.go.set()
     assert not await asked
-    assert rig.gate.trouble is FULL
+    assert rig.gate.trouble
+    assert rig.gate.trouble.message == FULL.message
+
+
+async def test_what_the_daemon_does_about_a_disk_is_told_by_its_gate_only(tmp_path: Path) -> None:
+    gate = Rig(tmp_path).gate
+    gate.tell(told_of(OSError(errno.ENOSPC, "No space left on device")))
+    assert gate.trouble
+    assert gate.trouble.hint == "free some space; work goes on by itself"
+    gate.tell(told_of(OSError(errno.EMFILE, "Too many open files")))
+    assert "by itself" not in gate.trouble.hint
 
 
 def test_a_read_only_home_can_be_opened(small: Path) -> None:

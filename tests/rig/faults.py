@@ -461,7 +461,7 @@ FILES = (
     ),
     Fault(
         "a full disk no trouble of the disk",
-        '    errno.ENOSPC: ("disk_full", "free some space; work goes on by itself"),\n',
+        '    errno.ENOSPC: ("disk_full", "free some space"),\n',
         "",
         f"{DURABLE}test_a_write_that_fails_leaves_the_old_file_and_no_other[28-disk_full-create]",
     ),

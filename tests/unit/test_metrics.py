@@ -169,7 +169,7 @@ class Daemon:
         ),
         ("watcher.restarted", {"reason": "reader_died"}, {"watcher_restarts_total reason=reader_died": 1}),
         ("watcher.restarted", {"reason": "/some/path"}, {"watcher_restarts_total reason=other": 1}),
-        ("daemon.ready", {"seconds": 0.1, "jobs": 3}, {}),
+        ("daemon.ready", {"seconds": 0.1, "jobs": 3, "page": "http://127.0.0.1:9469/"}, {}),
         (
             "backend.unavailable",
             {"stage": "audio", "backend": "b", "error": AWAY, "next_try": None},

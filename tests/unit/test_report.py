@@ -1,6 +1,7 @@
 """What `status` and `show` tell: the same keys whatever state a job is in, and nothing but what the tree holds."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -17,13 +18,15 @@ from topicd import __version__
 from topicd.durable import Durable
 from topicd.job import Trouble
 from topicd.report import LISTED_MAX, Report, status_text
-from topicd.spool import DONE, Found, Spool
+from topicd.spool import DONE, Found, NoSuchJob, Spool
 from topicd.states import SPOOL_PLACES, Aside, Stage
 from topicd.store import Store
 
+TOP = Path(__file__).resolve().parents[2]
 STATUS = {"version", "home", "daemon", "ready", "watcher", "servers", "downloads", "warnings", "jobs"} | {
     "open",
     "failed",
+    "held",
     "input",
     "free_bytes",
 }
@@ -32,6 +35,7 @@ STATUS_READY = {"ok", "why"}
 STATUS_JOBS = {"scripts", "audio", "images", "failed", "held", "output"}
 STATUS_OPEN = {"job", "stage", "state", "source", "error", "hint", "next_try", "unit", "n", "of", "seconds_left"}
 STATUS_FAILED = {"job", "at", "stage", "unit", "cause", "message", "hint", "next_try"}
+STATUS_HELD = {"job", "source"}
 STATUS_INPUT = {"waiting", "ignored", "error"}
 STATUS_IGNORED = {"name", "kind"}
 SHOW = {
@@ -227,6 +231,8 @@ def check_lines(told: dict[str, Any]) -> None:
         assert set(line) == STATUS_OPEN
     for line in told["failed"]:
         assert set(line) == STATUS_FAILED
+    for line in told["held"]:
+        assert set(line) == STATUS_HELD
 
 
 def test_a_failure_is_told_with_the_words_of_its_reason(desk: Desk) -> None:
@@ -273,6 +279,50 @@ def test_progress_counts_units(desk: Desk) -> None:
     assert (line["unit"], line["n"], line["of"]) == ("audio", 1, 3)
 
 
+SCENES_3 = {"title": "T", "language": "en", "voice": "", "style": "", "seed": 1} | {
+    "scenes": [{"narration": "N", "picture": "P"}] * 3
+}
+
+
+def test_the_seconds_of_a_unit_count_once_and_stages_have_their_order(desk: Desk) -> None:
+    found = desk.job(stage=Stage.AUDIO)
+    desk.store.begin(Stage.AUDIO, found.id)
+    space = desk.store.workspace(Stage.AUDIO, found.id)
+    for path, data, made_from, seconds in (
+        ("audio/001.json", b"[]", "scene 1", 2.0),
+        ("audio/001.wav", b"RIFF", "scene 1", 2.5),
+        ("script.md", b"# T", "topic", 8.0),
+        ("scenes.json", json.dumps(SCENES_3).encode(), "topic", 8.25),
+    ):
+        space.keep(path, data, made_from=made_from, by={}, seconds=seconds, at=time.time())
+    with locked(desk, run=desk.store.run):
+        seconds_told = desk.report.show(found)["seconds"]
+        [line] = desk.report.status()["open"]
+    assert list(seconds_told.items()) == [("scripts", 8.25), ("audio", 2.5)]
+    assert (line["n"], line["seconds_left"]) == (1, 5.0)
+
+
+def test_held_jobs_are_named(desk: Desk) -> None:
+    found = desk.held()
+    told = desk.report.status()
+    assert told["held"] == [{"job": found.id, "source": "held.md"}]
+    assert f"held    {found.id}  (from held.md)" in list(status_text(told))
+
+
+def test_a_name_of_no_job_is_told_where_each_can_be_found(desk: Desk) -> None:
+    with pytest.raises(NoSuchJob) as caught:
+        desk.spool.find("nobody")
+    assert "open, failed or held" in caught.value.hint
+    assert str(desk.spool.output) in caught.value.hint
+
+
+def test_the_keys_of_status_are_those_of_the_documentation(desk: Desk) -> None:
+    text = (TOP / "docs" / "ARCHITECTURE.md").read_text()
+    rows = text.partition("<!-- status keys: begin -->")[2].partition("<!-- status keys: end -->")[0].splitlines()[3:]
+    keys = {key for row in rows for key in re.findall("`([a-z_]+)`", row.split("|")[1])}
+    assert keys == set(desk.report.status())
+
+
 def test_only_so_many_are_listed_and_all_are_counted(desk: Desk) -> None:
     for place in SPOOL_PLACES:
         for number in range(LISTED_MAX + 5):
@@ -280,7 +330,8 @@ def test_only_so_many_are_listed_and_all_are_counted(desk: Desk) -> None:
     for number in range(LISTED_MAX + 5):
         (desk.spool.input / f"{number}.part").touch()
     told = desk.report.status()
-    assert (len(told["open"]), len(told["failed"]), len(told["input"]["ignored"])) == (LISTED_MAX,) * 3
+    lists = (told["open"], told["failed"], told["held"], told["input"]["ignored"])
+    assert [len(each) for each in lists] == [LISTED_MAX] * 4
     assert told["jobs"] == {**dict.fromkeys(map(str, SPOOL_PLACES), LISTED_MAX + 5), "output": 0}
     assert told["failed"][-1]["job"] == f"2026-{LISTED_MAX + 4:03}", "the latest failures"
 
@@ -454,6 +505,20 @@ def test_each_server_has_a_line(desk: Desk) -> None:
         "server  gpu:11434 for scripts: well, 1 under way, 2 waiting",
     ]
     assert "        warning: beware" in lines
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:9/"),  # noqa: S104 - a value to be read
+        ("::", "http://[::1]:9/"),
+        ("fd00::1", "http://[fd00::1]:9/"),
+        ("gpu", "http://gpu:9/"),
+    ],
+)
+def test_the_page_has_an_address_that_can_be_opened(desk: Desk, host: str, url: str) -> None:
+    told = {**desk.report.status(), "daemon": {"pid": 7, "host": host, "port": 9, "version": "1"}}
+    assert f"daemon  running, process 7, {url}" in list(status_text(told))
 
 
 def test_a_daemon_that_does_not_answer_is_told(desk: Desk) -> None:

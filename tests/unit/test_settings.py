@@ -12,8 +12,9 @@ from pydantic.fields import FieldInfo
 import topicd.settings
 from topicd.backends.limits import Rate
 from topicd.errors import Unusable
-from topicd.settings import CREDENTIALS, PREFIX, Settings, env_name, example, is_secret, load
+from topicd.settings import CREDENTIALS, PREFIX, Settings, env_name, example, is_secret, load, misspelt
 from topicd.settings_servers import headers_of
+from topicd.startup import check_files
 
 REPOSITORY = Path(__file__).parents[2]
 FIELDS: dict[str, FieldInfo] = dict(Settings.model_fields)
@@ -170,9 +171,88 @@ def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
     assert refused().startswith(".env: ")
 
 
-def test_a_directory_of_that_name_is_no_file(tmp_path: Path) -> None:
+def test_a_directory_of_that_name_is_told(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
-    assert load() == Settings()
+    assert refused() == ".env is a directory: move it away, or make it a file"
+
+
+def test_a_line_that_is_no_setting_is_told_by_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".env").write_text(f"# fine\n{SECRET} is no setting\nTOPICD_SCENES=7\n\nTOPICD_SCENES\n")
+    assert refused().splitlines() == [".env, line 2, is no NAME=value", ".env, line 5, is no NAME=value"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("TOPICD_LANGUAGE", "portuguese!", "a tag such as en or pt-BR"),
+        ("SD_ENABLED", "maybe", "true or false"),
+        ("TOPICD_SCENES", "many", "a whole number"),
+        ("TOPICD_SCENES", "1.5", "a whole number"),
+        ("TOPICD_SETTLE_S", "soon", "a number"),
+        ("OLLAMA_RATE", "often", "a number and a time, such as 10/min (s, min, h, d); or nothing"),
+        ("OLLAMA_KEEP_ALIVE", "long", "a time such as 5m (s, m, h), 0, or -1 for ever"),
+        ("TOPICD_PAGE_HOSTS", "A!", "names such as topicd.example.org, in small letters"),
+        ("TOPICD_IMAGE_BACKEND", "a b", "a name such as auto or embedded, or package.module:Class"),
+        ("OLLAMA_BASE_URL", "gpu", "an address begins with http:// or https://"),
+        ("OLLAMA_BASE_URL", "http://gpu:99999", "the port of an address is a number from 1 to 65535"),
+        ("OLLAMA_BASE_URL", "http://gpu:0/x", "the port of an address is a number from 1 to 65535"),
+    ],
+)
+def test_what_would_be_right_is_told_in_plain_words(variable: str, value: str, why: str) -> None:
+    assert refused(**{variable: value}) == f"{variable}={value!r}: {why}"
+
+
+def test_every_pattern_has_its_words() -> None:
+    def patterns(schema: object) -> Iterator[str]:
+        for key, value in schema.items() if isinstance(schema, dict) else []:
+            yield from [value] if key == "pattern" else patterns(value)
+        for value in schema if isinstance(schema, list) else []:
+            yield from patterns(value)
+
+    found = {*patterns(Settings.model_json_schema())}
+    assert len(found) > 4
+    assert found <= {*topicd.settings.FORMS}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OLLAMA_BASEURL", "OLLAMA_BASE_URL"),
+        ("OLLAMA_URL", "OLLAMA_BASE_URL"),
+        ("TTS_VOISE", "TTS_VOICE"),
+        ("SD_ENABLE", "SD_ENABLED"),
+        ("SSL_CAFILE", "SSL_CA_FILE"),
+        ("openai_basurl", "OPENAI_BASE_URL"),
+        ("OLLAMA_HOST", None),
+        ("OLLAMA_MODELS", None),
+        ("OLLAMA_TOKEN_FILE", None),
+        ("OPENAI_ORGANIZATION", None),
+        ("SSL_CERT_FILE", None),
+        ("OLLAMA_BASE_URL", None),
+        ("SHELL", None),
+    ],
+)
+def test_a_servers_name_that_is_nearly_one_of_ours_is_told_and_no_fault(
+    tmp_path: Path, name: str, meant: str | None
+) -> None:
+    expected = [(name, meant)] if meant else []
+    assert list(misspelt({name: "http://gpu:11434"})) == expected
+    (tmp_path / ".env").write_text(f"{name}=http://gpu:11434\n")
+    if name not in FIELDS:
+        assert list(misspelt({})) == expected
+
+
+def test_files_that_a_start_needs_must_be_there(tmp_path: Path) -> None:
+    here, gone = tmp_path / "here", tmp_path / "gone"
+    here.touch()
+    names = ("SSL_CA_FILE", "TOPICD_LLM_FILE", "TOPICD_VOICE_FILE")
+    check_files(loaded(**dict.fromkeys(names, str(here))))
+    for name in names:
+        with pytest.raises(Unusable, match=f"{name}={gone}: there is no such file"):
+            check_files(loaded(**{name: str(gone)}))
+    unneeded = {"TOPICD_LLM_FILE": str(gone), "OLLAMA_BASE_URL": "http://gpu"}
+    check_files(loaded(**unneeded, TOPICD_VOICE_FILE=str(gone), TTS_BASE_URL="http://gpu"))
 
 
 def test_the_settings_are_frozen() -> None:
@@ -207,6 +287,8 @@ SECRET = "s3cr3t-pa55"  # noqa: S105 - it is looked for
         f"//joe:{SECRET}@gpu",
         f"https:/joe:{SECRET}@gpu",
         f"gpu:11434/?token={SECRET}",
+        f"http://joe:{SECRET}",
+        f"http://joe:{SECRET}/x",
     ],
 )
 def test_a_wrong_address_does_not_tell_its_password(variable: str, value: str) -> None:

@@ -196,7 +196,7 @@ class _Run:
         if isinstance(error, RetryLater | Unavailable):
             wait_s = self._patience.failed(part.size, error, len(self._mirrors))
             self._mirrors.rotate(-1)
-            self._told.note = error.message
+            self._told.note = self._patience.words(error, wait_s)
             self._rest(wait_s)
             return
         self._mirrors.popleft()
@@ -265,7 +265,7 @@ class _Run:
     def _check_room(self, part: Part) -> None:
         if (lacking := self._lacking(part)) > 0:
             message = f"{self._file.target.name} needs {lacking:,} bytes more than are free."
-            raise StorageTrouble("disk_full", message, hint="free some space; work goes on by itself")
+            raise StorageTrouble("disk_full", message, hint="free some space")
 
     def _receive(self, part: Part, follower: Follower, answer: Answer, length: int | None) -> None:
         self._check_room(part)

@@ -133,6 +133,13 @@ class Patience:
         own_s = 0.0 if self._vain % mirrors else self._limits.wait_s * 2.0**rounds
         return min(max(asked_s, own_s), self._limits.wait_s_max)
 
+    def words(self, error: TopicdError, wait_s: float) -> str:
+        """Return what is waited for after a failure, and which try comes then."""
+        if not wait_s:
+            return error.message
+        tries = f"{self._vain + 1} of {self._limits.tries_max}"
+        return f"{error.message.rstrip('.')}; trying again in {round(wait_s, 1):g} s ({tries})"
+
     def anew(self, error: TopicdError) -> None:
         """Take note that what was there is thrown away; raise when that was the last time."""
         self._anew += 1

@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from topicd import __version__
 from topicd.backends.classify import after_s_of, classify_exception, classify_status
 from topicd.backends.ranges import length_of
-from topicd.errors import RetryLater, TopicdError, Unusable
+from topicd.errors import RetryLater, TopicdError, Unavailable, Unusable
 
 BLOCK_BYTES: Final = 262_144
 REDIRECTS_MAX: Final = 10
@@ -30,6 +30,8 @@ _TAKEN: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _URL_CHARS_MAX: Final = 8192
 _URL_HINT: Final = "write it as https://host/path"
+_UNREACHED: Final = frozenset({"dns_failed", "connect_failed", "connect_timeout"})
+_UNREACHED_HINT: Final = "is this machine online? If it is, check the address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,10 @@ def _told(error: Exception, server: str, *, has_begun: bool) -> TopicdError:
         return _cut(server)
     if isinstance(error, http.client.HTTPException):
         return RetryLater("bad_answer", f"{server} does not answer as HTTP servers do ({type(error).__name__}).")
-    return classify_exception(error, server)
+    found = classify_exception(error, server)
+    if found.cause in _UNREACHED:
+        return Unavailable(found.cause, found.message, hint=_UNREACHED_HINT)
+    return found
 
 
 def _cut(server: str) -> RetryLater:

@@ -80,6 +80,15 @@ class Prompts:
                     texts[f"own/{name}"] = _read(file)
         return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
 
+    def has(self, language: str) -> bool:
+        """Tell whether there is a prompt for a language, or the one it is a kind of.
+
+        Raises:
+            Unusable: the directory of a person's own cannot be read.
+        """
+        *tags, _ = _tags(language)
+        return any(tag in self._own() or tag in _packaged() for tag in tags)
+
     def text(self, language: str) -> str:
         """Return the prompt of a language as it is written, with its placeholders.
 

@@ -10,6 +10,7 @@ from typing import Final
 
 ADVICE: Final[Mapping[str, str]] = {
     "tls.unverified": "Give SSL_CA_FILE your authority's certificate, and take SSL_VERIFY=false away.",
+    "setting.unused": "Take it away, or give it the name that was meant; .env.example has every name.",
     "intake.ignored": "Only regular .md and .txt files are taken. Move the entry away, or give it such a name.",
     "intake.trouble": "The file stays in input/ and is tried again. Check who owns it and whether the disk is well.",
     "job.deferred": "Nothing: it is tried again by itself. If it happens at each attempt, `topicd show JOB` says why.",

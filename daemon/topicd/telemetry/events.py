@@ -100,10 +100,13 @@ def _spec(level: Level, message: str, fields: str = "") -> EventSpec:
 EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
     {
         "daemon.starting": _spec("info", "topicd {version} starts in {home}", "version home"),
-        "daemon.ready": _spec("info", "ready after {seconds} s, {jobs} jobs to do", "seconds jobs"),
+        "daemon.ready": _spec(
+            "info", "ready after {seconds} s, {jobs} jobs to do; the page: {page}", "seconds jobs page"
+        ),
         "daemon.stopping": _spec("info", "stopping on {signal}", "signal"),
         "daemon.stopped": _spec("info", "stopped in {seconds} s", "seconds"),
         "tls.unverified": _spec("warning", "certificates of servers are not checked: SSL_VERIFY is off"),
+        "setting.unused": _spec("warning", "{name} is set and not used; was {meant} meant?", "name meant"),
         "job.accepted": _spec("info", "{job}: accepted from {source}", "job source bytes pickup_s"),
         "intake.rescanned": _spec("debug", "{found} topics that no file event had told of", "found"),
         "intake.ignored": _spec("warning", "{name}: {kind}, left where it is", "name kind"),
