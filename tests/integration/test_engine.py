@@ -899,6 +899,7 @@ async def test_a_job_that_is_seen_on_its_way_is_begun_once(tmp_path: Path) -> No
         for _ in range(9):
             rig.engine.hint(Stage.AUDIO)
             await asyncio.sleep(0.01)
+        assert not rig.engine.lanes[Stage.AUDIO]._in_hand
         disk.let_go.set()
         await rig.done(name)
     assert rig.works[Stage.AUDIO].ids == [name]
