@@ -50,7 +50,7 @@ class Person:
             ["sh", "-euc", script], cwd=self.checkout, env=self.env, stderr=subprocess.PIPE
         ) as process:
             try:
-                until(lambda: (self.checkout / "spool").is_dir() or process.poll() is not None, "it runs")
+                until(lambda: (self.checkout / "input").is_dir() or process.poll() is not None, "it runs")
                 assert process.poll() is None, process.communicate()
                 yield
             finally:
