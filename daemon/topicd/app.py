@@ -72,7 +72,8 @@ class App:
         self._stop = asyncio.Event()
         self._signal = "the end of its work"
         self._is_ready = False
-        self._warnings = list(startup.warnings(settings))
+        self._misspelt = tuple(misspelt())
+        self._warnings = list(startup.warnings(settings, self._misspelt))
         self._metrics = metrics = self._made_metrics()
         home = Home.of(settings, TimedDisk(metrics.fsync_seconds.observe), metrics.commit_group_size.observe)
         self._spool, self._store = home.spool, home.store
@@ -266,7 +267,7 @@ class App:
     def _warn(self) -> None:
         if not self._settings.ssl_verify:
             self._events.emit("tls.unverified")
-        for name, meant in misspelt():
+        for name, meant in self._misspelt:
             self._events.emit("setting.unused", name=name, meant=meant)
 
     def _health(self) -> Health:

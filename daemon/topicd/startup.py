@@ -4,11 +4,11 @@ Owns which files must be there, and the sentences of what is set and looks wrong
 verb which only looks is never kept from it by a model that is not there yet. Never starts anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from topicd import build
 from topicd.errors import Unusable
-from topicd.settings import Settings, misspelt
+from topicd.settings import Settings
 
 UNVERIFIED = "certificates of servers are not checked (SSL_VERIFY=false)"
 
@@ -24,9 +24,9 @@ def check_files(settings: Settings) -> None:
         raise Unusable("settings", "\n".join(faults), hint="name a file that is there, or unset it")
 
 
-def warnings(settings: Settings) -> Iterator[str]:
-    """Yield what is set and may not be meant, a sentence each."""
+def warnings(settings: Settings, misspelt: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield what is set and may not be meant, a sentence each; `misspelt` as `settings.misspelt` yields it."""
     if not settings.ssl_verify:
         yield UNVERIFIED
-    for name, meant in misspelt():
+    for name, meant in misspelt:
         yield f"{name} is set and not used; was {meant} meant?"
