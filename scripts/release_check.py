@@ -56,8 +56,9 @@ def main(*words: str) -> int:
     changelog = (TOP / "CHANGELOG.md").read_text()
     tag = words[-1] if words else ""
     if "--notes" in words:
-        sys.stdout.write(notes(changelog, tag))
-        return not notes(changelog, tag)
+        said = notes(changelog, tag)
+        sys.stdout.write(said)
+        return not said
     source = (TOP / "daemon" / "topicd" / "__init__.py").read_text()
     version = re.search(r'^__version__ = "(.*)"$', source, re.MULTILINE)
     told = faults(version[1] if version else "", changelog, tag)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from topicd.durable import Durable, is_storage_trouble, told, told_of
+from topicd.durable import Durable, told
 from topicd.errors import Rejected, TopicdError, Unusable
 from topicd.topic import is_topic_name, parse, source_slug
 
@@ -73,8 +73,8 @@ def drop(folder: Path, data: bytes, name: str) -> Path:
     """
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
+        make(folder)
         with told(folder):
-            make(folder)
             Durable().write(temporary, data)
             return _named(folder, temporary, name)
     finally:
@@ -90,10 +90,9 @@ def make(folder: Path) -> None:
         Unusable: it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with told():
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if is_storage_trouble(error):
-            raise told_of(error) from error
         is_file = error.errno in {errno.EEXIST, errno.ENOTDIR}
         why = "it, or what should hold it, is not a directory" if is_file else error.strerror
         hint = "name the home by TOPICD_HOME; the user that runs this must be able to make and write it"

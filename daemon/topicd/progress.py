@@ -24,7 +24,7 @@ from topicd.workspace import Workspace
 LOOK_S: Final = 0.2
 NO_DAEMON_S: Final = 3.0
 GIVE_UP_S: Final = 30.0
-ASK_AFTER_S: Final = 2.0
+ASK_EVERY_S: Final = 2.0
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -112,19 +112,20 @@ class Patience:
 
 
 class Asked:
-    """What the daemon says keeps it from work, asked now and then."""
+    """What the daemon says keeps it from work, asked every so many seconds."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, every_s: float = ASK_EVERY_S) -> None:
         self._store = store
+        self._every_s = every_s
         self._whys: list[str] = []
-        self._next = time.monotonic() + ASK_AFTER_S
+        self._next = time.monotonic() + every_s
 
     def why(self, place: str) -> str:
         """Return what is in the way of a job in a place; another stage's server is not."""
         if time.monotonic() >= self._next:
             holder = self._store.holder()
             self._whys = (readiness.ask(holder).ready or {}).get("why", []) if holder else []
-            self._next = time.monotonic() + ASK_AFTER_S
+            self._next = time.monotonic() + self._every_s
         others = tuple(f"{stage} waits: " for stage in Stage if stage != place)
         return "; ".join(why for why in self._whys if not why.startswith(others))
 

@@ -87,7 +87,7 @@ class Prompts:
             Unusable: the directory of a person's own cannot be read.
         """
         *tags, _ = _tags(language)
-        return any(tag in self._own() or tag in _packaged() for tag in tags)
+        return not {*self._own(), *_packaged()}.isdisjoint(tags)
 
     def text(self, language: str) -> str:
         """Return the prompt of a language as it is written, with its placeholders.

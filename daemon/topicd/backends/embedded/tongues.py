@@ -1,6 +1,7 @@
 """Which language a text seems to be in, by the small words that every sentence has.
 
-Promises to be sure or silent: a text in English, in an unknown language, or too short to tell, is of no language here.
+Owns those words of six languages. Promises to be sure or silent: a text in English, in an unknown language, or too
+short to tell, is of no language here. Never decides what becomes of a text.
 """
 
 import re
