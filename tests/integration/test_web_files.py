@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +16,6 @@ from topicd.web.server import CONNECTIONS_MAX
 
 FILES = f"/jobs/{DONE}/files"
 LARGE_BYTES = 200_000_000
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    made = Site(tmp_path)
-    await made.start()
-    yield made
-    await made.server.stop()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +12,6 @@ from topicd.telemetry.events import Event
 from topicd.web.live import STILL_S, WATCHERS_MAX
 from topicd.web.pages import THREADS_MAX
 from topicd.web.pulse import MINUTES, Pulse
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    made = Site(tmp_path)
-    await made.start()
-    yield made
-    await made.server.stop()
 
 
 async def test_a_change_is_told_at_once(site: Site) -> None:

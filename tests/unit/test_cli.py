@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
+from fakes.readyz import answering
 from rig.daemon import FAKES, LIMIT_S, QUICK, TOPICD, Home, running, until
 from rig.disks import full, read_only, tmpfs
-from topicd import __version__, cli, home, progress, readiness, settings
+from topicd import __version__, cli, home, settings
 from topicd import job as files
 from topicd.durable import Durable
 from topicd.job import Job, Trouble
-from topicd.progress import Meter
+from topicd.progress import Asked, Meter
 from topicd.spool import DONE, Found, Spool
 from topicd.states import Aside, Stage
 from topicd.store import Store
@@ -422,12 +423,11 @@ def test_a_trouble_whose_figures_change_is_one_line_where_there_is_no_terminal()
     ]
 
 
-def test_a_stage_that_waits_is_no_news_for_a_job_in_another(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_waits_is_no_news_for_a_job_in_another(desk: Desk) -> None:
     whys = ["audio waits: gpu:5000 is away", "the disk is full"]
-    monkeypatch.setattr(readiness, "ask", lambda _: readiness.Told({"ok": False, "why": whys}))
-    monkeypatch.setattr(progress, "ASK_AFTER_S", 0.0)
-    with desk.store.locked({}):
-        asked = progress.Asked(desk.store)
+    body = json.dumps({"ok": False, "why": whys}).encode()
+    with answering(503, body) as port, desk.store.locked({"host": "127.0.0.1", "port": port}):
+        asked = Asked(desk.store, every_s=0.0)
         assert asked.why("scripts") == "the disk is full"
         assert asked.why("audio") == "; ".join(whys)
 

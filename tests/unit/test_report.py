@@ -3,17 +3,16 @@
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.readyz import answering
 from topicd import __version__
 from topicd.durable import Durable
 from topicd.job import Trouble
@@ -359,33 +358,6 @@ def test_a_job_that_moves_between_two_looks_is_no_error(desk: Desk) -> None:
     found = desk.job()
     desk.store.hold(found)
     assert desk.report.show(found)["damaged"]
-
-
-class Answer(BaseHTTPRequestHandler):
-    """Answers as a daemon's /readyz, or as nothing that a daemon would say."""
-
-    status, body = 200, b'{"ok": true, "why": []}'
-
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        return None
-
-
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[int]:
-    handler = type("Handler", (Answer,), {"status": status, "body": body})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.mark.parametrize(

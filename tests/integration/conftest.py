@@ -1,0 +1,17 @@
+"""What several files of this tier begin with."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rig.site import Site
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A home and the server that shows it."""
+    made = Site(tmp_path)
+    await made.start()
+    yield made
+    await made.server.stop()
