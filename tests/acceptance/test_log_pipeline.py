@@ -14,7 +14,7 @@ from scripts import dashboards
 
 from fakes.ollama_server import OllamaServer, script_answer
 from rig.afield import afield
-from rig.daemon import FAKES, QUICK, Home, running
+from rig.daemon import FAKES, QUICK, Home, running, until
 from rig.loki import Entry, chosen, of_docker, of_journal, source
 from topicd.telemetry.journal import fields
 from topicd.telemetry.lines import Line
@@ -28,7 +28,7 @@ Lines = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Lines:
-    """The lines of a daemon that finished a job, failed at another, and lost one of two servers."""
+    """The lines of a daemon that finished two jobs, failed at another, and lost one of two servers."""
     servers = {"TOPICD_SCRIPT_BACKEND": "ollama", "OLLAMA_MODEL": "tiny", "TOPICD_ATTEMPTS_MAX": "1"}
     home = Home(tmp_path_factory.mktemp("home"), {**FAKES, **QUICK, **servers})
     with afield() as up:
@@ -41,6 +41,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Lines:
             up.down(one)
             home.drop("seas.md", TOPIC)
             daemon.event("server.down")
+            until(lambda: len(daemon.events("job.done")) == 2, "both topics done, one by the server that is left")
             other.fault = "error_line"
             home.drop("rivers.md", TOPIC)
             daemon.event("job.failed")
