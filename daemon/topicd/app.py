@@ -12,15 +12,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import Any, Final
 
 from topicd import __version__, build, readiness, startup
-from topicd.backends.base import Backend, HasDownloads, HasServers, ServerState
+from topicd.backends.base import Backend
 from topicd.backends.embedded import worker
 from topicd.backends.embedded.worker import Worker
+from topicd.condition import Condition
 from topicd.durable import TimedDisk
 from topicd.engine import STORAGE_WAIT_S, Engine
 from topicd.errors import CAUSES, StorageTrouble, TopicdError
@@ -34,13 +34,12 @@ from topicd.stages.base import OUTCOMES
 from topicd.states import Stage
 from topicd.telemetry import logs, tracing
 from topicd.telemetry.counting import MetricSink
-from topicd.telemetry.events import Events, Sink, rfc3339
+from topicd.telemetry.events import Events, Sink
 from topicd.telemetry.metrics import Metrics
 from topicd.telemetry.present import Present, Server
 from topicd.telemetry.traces import TraceSink
 from topicd.threads import offload
 from topicd.watcher import Watched, Watcher
-from topicd.web import Health
 from topicd.web.pulse import Pulse
 
 INPUT: Final = "input"
@@ -73,7 +72,6 @@ class App:
         self._signal = "the end of its work"
         self._is_ready = False
         self._misspelt = tuple(misspelt())
-        self._warnings = list(startup.warnings(settings, self._misspelt))
         self._metrics = metrics = self._made_metrics()
         home = Home.of(settings, TimedDisk(metrics.fsync_seconds.observe), metrics.commit_group_size.observe)
         self._spool, self._store = home.spool, home.store
@@ -119,6 +117,14 @@ class App:
             events=self._events,
             rescans=self._rescan,
         )
+        self._condition = Condition(
+            watcher=self._watcher,
+            gate=self._gate,
+            engine=self._engine,
+            backends=self._backends.each(),
+            warnings=list(startup.warnings(settings, self._misspelt)),
+            is_up=lambda: self._is_ready,
+        )
 
     def _made_events(self) -> Events:
         sinks: list[Sink] = [logs.LogSink(), MetricSink(self._metrics), self._pulse, self._manager]
@@ -137,9 +143,10 @@ class App:
             present=Present(
                 tree=lambda: counts(self._spool, self._store.run),
                 watcher=lambda: self._watcher.mode if self._watcher.up else "",
-                ready=lambda: self._ready().ok,
+                ready=lambda: self._condition.ready().ok,
                 servers=lambda: [
-                    Server(stage, state.server, state.state, state.waited_s) for stage, state in self._states()
+                    Server(stage, state.server, state.state, state.waited_s)
+                    for stage, state in self._condition.states()
                 ],
                 workers=worker.count,
             ),
@@ -233,8 +240,8 @@ class App:
             host=self._settings.metrics_host,
             port=self._settings.metrics_port,
             metrics=self._metrics,
-            health=self._health,
-            ready=self._ready,
+            health=self._condition.health,
+            ready=self._condition.ready,
             pages=Pages(self._showing(), self._pulse, self._settings.page_hosts),
         )
         port = await server.start()
@@ -245,7 +252,9 @@ class App:
 
     def _showing(self) -> Showing:
         makers = {stage: backend.name for stage, backend in self._backends.each().items()}
-        return Showing(self._spool, self._store, self._ready, self._pulse, makers, command=self._settings.command)
+        return Showing(
+            self._spool, self._store, self._condition.ready, self._pulse, makers, command=self._settings.command
+        )
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,50 +273,14 @@ class App:
         else:
             self._engine.hint(Stage(kind))
 
+    def _troubles(self) -> list[str]:
+        return self._condition.troubles()
+
     def _warn(self) -> None:
         if not self._settings.ssl_verify:
             self._events.emit("tls.unverified")
         for name, meant in self._misspelt:
             self._events.emit("setting.unused", name=name, meant=meant)
-
-    def _health(self) -> Health:
-        why = self._watch_whys()  # a start makes the directories again, and everything that watches them
-        return Health(ok=not why, why=tuple(why))
-
-    def _ready(self) -> Health:
-        why = [*([] if self._is_ready else ["starting or stopping"]), *self._troubles()]
-        more = {
-            "watcher": self._watcher.state._asdict(),
-            "servers": list(self._servers()),
-            "downloads": list(self._downloads()),
-            "warnings": self._warnings,
-            "waits": list(self._waits()),
-        }
-        return Health(ok=not why, why=tuple(why), more=more)
-
-    def _troubles(self) -> list[str]:
-        why = self._watch_whys()
-        if trouble := self._gate.trouble:  # asked once: the page looks from another thread
-            why.append(trouble.words)
-        return why + [words for lane in self._engine.lanes.values() if (words := lane.why)]
-
-    def _waits(self) -> Iterator[dict[str, str]]:
-        if trouble := self._gate.trouble:
-            yield {"what": "disk", "cause": trouble.cause}
-        for stage, lane in self._engine.lanes.items():
-            if away := lane.trouble:
-                yield {"what": stage, "cause": away.cause}
-
-    def _servers(self) -> Iterator[dict[str, object]]:
-        for stage, state in self._states():
-            told = asdict(state)
-            since_s = told.pop("since_s")
-            yield {"stage": stage, **told, "since": rfc3339(since_s) if since_s else ""}
-
-    def _states(self) -> Iterator[tuple[Stage, ServerState]]:
-        for stage, backend in self._backends.each().items():
-            for state in backend.servers() if isinstance(backend, HasServers) else ():
-                yield stage, state
 
     def _on_lost(self, count: int) -> None:
         """Called in the thread that sends spans."""
@@ -318,20 +291,11 @@ class App:
         self._events.emit("watcher.rescanned")
         self._intake.rescan()
 
-    def _downloads(self) -> Iterator[dict[str, object]]:
-        for backend in self._backends.each().values():
-            for state in backend.downloads() if isinstance(backend, HasDownloads) else ():
-                yield asdict(state)
-
     def _on_server(self, stage: Stage, server: str, trouble: TopicdError | None) -> None:
         if trouble:
             self._events.emit("server.down", stage=stage, server=server, error=trouble)
         else:
             self._events.emit("server.up", stage=stage, server=server)
-
-    def _watch_whys(self) -> list[str]:
-        is_down = self._is_ready and not self._watcher.up
-        return [self._watcher.trouble or "the watcher is down"] if is_down else []
 
 
 def run(settings: Settings, *, once: bool = False) -> None:

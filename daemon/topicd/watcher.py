@@ -70,6 +70,7 @@ class State(NamedTuple):
         restarts: times it began to watch anew.
         overflows: times the kernel dropped events.
         wake_failures: times that hints began to raise.
+        cause: the trouble's cause; empty when well.
     """
 
     mode: Literal["events", "poll"]
@@ -79,6 +80,7 @@ class State(NamedTuple):
     restarts: int
     overflows: int
     wake_failures: int
+    cause: str
 
 
 class Watcher:
@@ -143,19 +145,18 @@ class Watcher:
         return there and not self._refused and (self._reader is None or self._reader.alive)
 
     @property
-    def trouble(self) -> str:
-        """What is wrong, in one sentence; empty when well."""
-        if self._error:
-            return self._error.message
-        return f"A bug: no scan of {', '.join(sorted(self._refused))} could be asked for." if self._refused else ""
+    def trouble(self) -> TopicdError | None:
+        """What is wrong; None when well."""
+        if self._error or not self._refused:
+            return self._error
+        message = f"A bug: no scan of {', '.join(sorted(self._refused))} could be asked for."
+        return TopicdError("bug", message, hint="The log has the error; it is tried again at every rescan.")
 
     @property
     def state(self) -> State:
         """Everything about it at this moment."""
-        hint = self._error.hint if self._error else ""
-        if self._refused and not self._error:
-            hint = "The log has the error; it is tried again at every rescan."
-        return State(self.mode, self.up, self.trouble, hint, self._restarts, self._overflows, self._wake_failures)
+        it, counts = self.trouble or TopicdError("", ""), (self._restarts, self._overflows, self._wake_failures)
+        return State(self.mode, self.up, it.message, it.hint, *counts, it.cause)
 
     @property
     def _hangs(self) -> bool:

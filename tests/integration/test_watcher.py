@@ -140,7 +140,7 @@ async def test_a_file_moved_in_is_hinted_by_name(tree: Tree, seen: Recorder) -> 
         tree.move_in("a.md")
         await until(lambda: bool(seen.hints))
         assert seen.hints == [("input", "a.md")]
-        assert (watcher.mode, watcher.up, watcher.trouble) == ("events", True, "")
+        assert (watcher.mode, watcher.up, watcher.state.trouble) == ("events", True, "")
     assert seen.events == [("watcher.started", {"mode": "events"})]
 
 
@@ -243,11 +243,11 @@ async def test_the_hints_of_one_kind_survive_a_consumer_that_raises(tree: Tree, 
         (tree.scripts / "job").rename(tree.audio / "job")
         await until(lambda: seen.hints.count(("input", None)) >= 3)
         assert {("input", "a.md"), ("scripts", None), ("audio", None)} <= set(seen.hints)
-        assert (watcher.up, watcher.state.wake_failures, "input" in watcher.trouble) == (False, 1, True)
+        assert (watcher.up, watcher.state.wake_failures, "input" in watcher.state.trouble) == (False, 1, True)
         assert watcher.state.hint
         broken.clear()
         await until(lambda: watcher.up)
-        assert watcher.trouble == watcher.state.hint == ""
+        assert watcher.state.trouble == watcher.state.hint == ""
         broken.add("input")
         await until(lambda: not watcher.up)
         assert watcher.state.wake_failures == 2
@@ -378,10 +378,10 @@ async def test_a_directory_that_is_gone_is_told_once_and_heals(tree: Tree, seen:
         await until(lambda: seen.hints.count(("audio", None)) >= 5)
         assert seen.causes() == ["directory_gone"]
         assert str(tree.input) in seen.troubles()[0].hint
-        assert (watcher.up, watcher.mode, str(tree.input) in watcher.trouble) == (False, "events", True)
+        assert (watcher.up, watcher.mode, str(tree.input) in watcher.state.trouble) == (False, "events", True)
         tree.input.mkdir()
         await until(lambda: seen.restarts() == ["directory_gone"])
-        assert (watcher.up, watcher.trouble) == (True, "")
+        assert (watcher.up, watcher.state.trouble) == (True, "")
         tree.move_in("a.md")
         await until(lambda: ("input", "a.md") in seen.hints)
         tree.input.rename(tree.root / "old")
@@ -441,7 +441,7 @@ async def test_a_reader_that_dies_again_and_again_is_left_for_the_clock(tree: Tr
         assert (watcher.mode, watcher.up) == ("poll", True)
         assert (seen.restarts(), seen.causes()) == (["reader_died"], ["reader_died"])
         await until(lambda: seen.restarts() == ["reader_died"] * 2)
-        assert (watcher.mode, watcher.trouble) == ("events", "")
+        assert (watcher.mode, watcher.state.trouble) == ("events", "")
 
 
 async def test_a_file_system_that_hangs_is_told_once_and_holds_no_other_hint_back(tree: Tree, seen: Recorder) -> None:
@@ -453,7 +453,7 @@ async def test_a_file_system_that_hangs_is_told_once_and_holds_no_other_hint_bac
         assert watcher._retry_s == 0.1, "one trouble, one doubling"
         hanging.set_result(watcher._identities)
         await until(lambda: seen.restarts() == ["directory_hangs"])
-        assert (watcher.up, watcher.trouble) == (True, "")
+        assert (watcher.up, watcher.state.trouble) == (True, "")
 
 
 def descriptors() -> int:
@@ -501,7 +501,7 @@ async def test_out_of_descriptors_it_polls_says_so_and_heals(tree: Tree, seen: R
     assert seen.events[1][1]["mode"] == "poll"
     async with running(watcher):
         await until(lambda: seen.restarts() == ["instance_limit"])
-        assert (watcher.mode, watcher.trouble) == ("events", "")
+        assert (watcher.mode, watcher.state.trouble) == ("events", "")
         assert len(seen.hints) >= 3 * len(KINDS), "the clock brings hints while it waits to try again"
         seen.hints.clear()
         tree.move_in("a.md")

@@ -49,10 +49,12 @@ async def test_the_overview_shows_what_is_there(site: Site) -> None:
 
 async def test_what_is_wrong_is_said(site: Site) -> None:
     server = {"stage": "audio", "server": "gpu:5000", "calls": 1, "waiting": 2, "note": "busy", "waited_s": 12.0}
-    away = {"state": "open", "since": "2026-11-27T10:00:00.000Z", "trouble": "it refuses"}
+    away = {"state": "open", "since": "2026-11-27T10:00:00.000Z", "trouble": "it refuses", "cause": ""}
     fetched = {"name": "voice.onnx", "have": 1_000_000, "total": 4_000_000, "rate": 500_000.0, "note": ""}
     more = {"servers": [server | away], "warnings": ["no certificates"], "downloads": [fetched]}
-    site.ready = Health(ok=False, why=("the disk is full",), more={**more, "watcher": {"mode": "poll", "up": True}})
+    site.ready = Health(
+        ok=False, why=("the disk is full",), more={**more, "watcher": {"mode": "poll", "up": True, "trouble": ""}}
+    )
     words = await site.words("/")
     for told in ("Not ready", "the disk is full", "no certificates", "gpu:5000", "away", "it refuses", "busy", "12 s"):
         assert told in words, told

@@ -1,7 +1,9 @@
 """What the page says of what waits, is held or went wrong, in both languages."""
 
+import ast
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -12,16 +14,17 @@ from rig.site import DONE, FAILED, OPEN, Site, Tags
 from rig.tree import failed, finished
 from topicd import durable
 from topicd.backends import classify
-from topicd.errors import CAUSES
+from topicd.errors import CAUSES, TopicdError
 from topicd.intake import look
 from topicd.job import Manifest, Trouble, decode, encode
 from topicd.showing import ASIDE_MAX
 from topicd.web import Health
-from topicd.web.causes import KINDS, PORTUGUESE
+from topicd.web.causes import KINDS, NOTES, PORTUGUESE
 from topicd.web.pulse import Pulse
 from topicd.web.texts import Words
 
 SOURCE = Path(str(package_files("topicd")))
+ERRORS = {kind.__name__ for kind in (TopicdError, *TopicdError.__subclasses__())}
 LOW = "1 bytes are free in /x; work needs 2 (free some space)"
 
 
@@ -34,13 +37,35 @@ def text(page: str, part: str) -> str:
     return Tags(page.partition(f'<section id="{part}"')[2].partition("</section>")[0]).words
 
 
+def raised() -> Iterator[str]:
+    """Yield the causes of what backends, the watch over the directories and the page's stage raise."""
+    places = ("backends/**/*.py", "stages/*.py", "gpu.py", "inotify.py", "watcher.py")
+    for path in (path for place in places for path in SOURCE.glob(place)):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name(name), args=[ast.Constant(str(cause)), *_]) if name in ERRORS and cause:
+                    if cause != "settings":  # these end the daemon at its start
+                        yield cause
+
+
+def noted() -> Iterator[str]:
+    """Yield the notes that downloads can have, other than faults."""
+    for path in (SOURCE / "backends").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Assign(targets=[*_, ast.Attribute(attr="note")], value=ast.Constant(str(note))):
+                    yield note
+                case ast.keyword(arg="note", value=ast.Constant(str(note))):
+                    yield note
+
+
 def test_each_fault_that_a_person_can_see_is_told_in_portuguese() -> None:
     of_answers = {row[1] for row in (*classify._STATUSES.values(), *classify._FAMILIES.values())}
     of_exceptions = {row[2] for row in classify._error_rows()}
     of_disks = {cause for cause, _ in durable._STORAGE_CAUSES.values()}
     of_disks |= set(re.findall(r'StorageTrouble\(\s*"(\w+)"', (SOURCE / "gate.py").read_text()))
     assert len(of_disks) > 8
-    seen = CAUSES | of_answers | of_exceptions | of_disks
+    seen = CAUSES | of_answers | of_exceptions | of_disks | set(raised())
     assert seen <= PORTUGUESE.keys(), seen - PORTUGUESE.keys()
     sources = "".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "causes.py")
     assert not [cause for cause in PORTUGUESE if f'"{cause}"' not in sources]
@@ -70,6 +95,39 @@ async def test_a_cause_of_somebodys_own_is_told_by_the_daemons_words(site: Site)
     own = Trouble("2026-11-27T10:00:05.000Z", "audio", "", "my_own", "The choir is ill.", "call the choir")
     (path / "reason.json").write_bytes(encode(own))
     assert "The choir is ill.O que fazer call the choir" in await site.words("/?lang=pt")
+
+
+def test_each_note_of_a_download_is_told_in_portuguese() -> None:
+    assert {*noted()} - {""} == NOTES.keys()
+    portuguese = Words("pt")
+    for note in NOTES:
+        assert portuguese.note(note) not in ("", note)
+        assert Words("en").note(note) == ""
+    assert portuguese.note("gpu:1 answers HTTP 429.") == "", "a fault is told by its own words"
+    for path, kind in (("a1111.py", "drawing:"), ("pull.py", "pulling")):
+        assert f'f"{kind} {{' in (SOURCE / "backends" / path).read_text()
+    assert portuguese.note("drawing: 40 %") == "desenhando: 40 %"
+    assert portuguese.note("pulling tiny:1b: 34 % of 2.0 GB") == "baixando tiny:1b: 34 % of 2.0 GB"
+
+
+async def test_a_servers_and_the_watchers_trouble_are_told_in_the_pages_language(site: Site) -> None:
+    refuses, low = "gpu:1 refuses connections.", "The kernel grants this user no more inotify watches."
+    since = {"state": "open", "since": "2026-11-27T10:00:00.000Z", "trouble": refuses, "cause": "connect_refused"}
+    server = {"stage": "images", "server": "gpu:1", "calls": 0, "waiting": 0, "note": "drawing: 40 %", **since}
+    watch = {"mode": "poll", "up": True, "trouble": low, "hint": "sysctl", "cause": "watch_limit"}
+    site.ready = Health(ok=True, more={"servers": [server], "watcher": watch})
+    english, portuguese = [(await site.get(f"/?lang={each}")).text for each in ("en", "pt")]
+    assert f"{PORTUGUESE['connect_refused'][0]} {refuses}" in text(portuguese, "servers")
+    assert "desenhando: 40 %" in text(portuguese, "servers")
+    assert f": {refuses}" in text(english, "servers")
+    assert "drawing: 40 %" in text(english, "servers")
+    assert PORTUGUESE["watch_limit"][0] in text(portuguese, "house")
+    assert f"{low}What to do sysctl" in text(english, "house")
+    deaf = Health(ok=False, why=(low,), more={"watcher": {**watch, "up": False}})
+    site.ready = replace(deaf, more={**deaf.more, "waits": [{"what": "input", "cause": "watch_limit"}]})
+    portuguese = (await site.get("/?lang=pt")).text
+    assert " ".join(PORTUGUESE["watch_limit"]) in text(portuguese, "headline")
+    assert low not in text(portuguese, "house"), "it is said once"
 
 
 async def test_what_is_ignored_is_told_in_the_pages_language(site: Site, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ class ServerState:
         waiting: how many calls wait for a place, or for the rate limit.
         note: what it is busy with, for a person (`pulling llama3.2: 34 %`); may be empty.
         waited_s: how long calls have waited for the rate limit, together.
+        cause: the cause of the trouble; empty while it is closed.
     """
 
     server: str
@@ -155,6 +156,7 @@ class ServerState:
     waiting: int = 0
     note: str = ""
     waited_s: float = 0.0
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class Client:
             calls=self._limits.calls,
             waiting=self._limits.waiting,
             note=note,
+            cause=trouble.cause if trouble else "",
         )
 
     async def get_json(self, path: str) -> Json:

@@ -1,8 +1,9 @@
-"""What the daemon says of faults and of ignored files, in Portuguese.
+"""What the daemon says of faults, of ignored files and of what it is busy with, in Portuguese.
 
-Owns a sentence and a piece of advice for each cause, and a word for each kind of file that is left alone. Promises them
-for every cause that a person can see of a job. The daemon's own words, which are in English, tell the particulars; a
-cause that is not here, such as one of somebody's own backend, is told by those alone.
+Owns a sentence and a piece of advice for each cause, a word for each kind of file that is left alone, and for each note
+of a server or a download. Promises them for every cause that a person can see on the page. The daemon's own words,
+which are in English, tell the particulars; a cause that is not here, such as one of somebody's own backend, is told by
+those alone.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ _OTHER_MODEL: Final = (
     "Ponha `language: pt-BR` no tópico. Rode `topicd fetch model qwen2.5-1.5b` e informe o arquivo em TOPICD_LLM_FILE, "
     "ou um Ollama em OLLAMA_BASE_URL; reinicie o daemon e use `topicd retry`."
 )
+_POLL: Final = "Os tópicos são encontrados por consultas periódicas, um pouco mais tarde."
+_OTHER_URL: Final = "Procure outro endereço do arquivo."
 _INSTALL: Final = "Instale o que falta (pip install 'topicd[embedded]') ou escolha outro backend."
 
 PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
@@ -145,6 +148,22 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "product_missing": ("Um arquivo já feito sumiu ou foi alterado.", _REMAKE),
     "reason_missing": ("Não está registrado por que a tarefa falhou.", "Veja a pasta da tarefa."),
+    # the watch over the directories
+    "directory_gone": ("Falta uma das pastas observadas.", "Crie-a de novo; reiniciar o topicd também a cria."),
+    "directory_hangs": (
+        "O disco de uma das pastas observadas não responde.",
+        "O servidor em que ela está montada está no ar? " + _ITSELF,
+    ),
+    "directory_unreadable": (
+        "Uma das pastas observadas não pode ser lida.",
+        "Dê ao usuário do daemon as permissões r, w e x nela.",
+    ),
+    "instance_limit": ("Há instâncias do inotify ou arquivos abertos demais.", _POLL + " Aumente o limite."),
+    "no_events": ("O sistema de arquivos não avisa das mudanças.", _POLL),
+    "reader_died": ("Os avisos de mudança do kernel não podem ser lidos.", _POLL),
+    "remote_file_system": ("Uma pasta é de rede, e mudanças feitas em outra máquina não dão aviso.", _POLL),
+    "watch_failed": ("As pastas não podem ser observadas.", _POLL),
+    "watch_limit": ("O kernel não permite observar mais pastas.", _POLL + " Aumente fs.inotify.max_user_watches."),
     # backends and servers
     "answer_cut": ("O servidor interrompeu a resposta no meio.", _AGAIN),
     "answer_short": ("O servidor mandou menos do que foi pedido.", _AGAIN),
@@ -153,6 +172,11 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
         "Veja no log do servidor o que ele fez desta tarefa.",
     ),
     "backend_misbehaved": ("O backend não se comportou como devia.", _BACKEND),
+    "another_file": ("O arquivo do endereço não é o que se pede.", _OTHER_URL),
+    "api_off": (
+        "O servidor não fala a API do AUTOMATIC1111.",
+        "Inicie a interface web com --api e verifique o endereço.",
+    ),
     "bad_answer": ("A resposta do servidor não pode ser lida.", _ADDRESS),
     "bad_gateway": ("O gateway responde, mas o servidor atrás dele não.", _RUNNING),
     "bad_request": (
@@ -160,7 +184,10 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
         "Mude o tópico, ou a configuração de que o servidor fala, e use `topicd retry`.",
     ),
     "bad_url": ("O endereço do servidor não é válido.", "Escreva-o como https://servidor/caminho."),
+    "bad_digest": ("Um hash informado não é um hash.", "Escreva-o como sha256: seguido de 64 dígitos de 0-9a-f."),
+    "bad_name": ("O nome é de um arquivo ainda incompleto.", "Dê outro nome ao arquivo."),
     "busy": ("O servidor está ocupado.", "Nada: o trabalho continua sozinho."),
+    "ca_file": ("O arquivo da autoridade certificadora não pode ser lido.", "Verifique SSL_CA_FILE."),
     "connect_failed": ("O servidor não pôde ser alcançado.", _RUNNING),
     "connect_refused": ("O servidor recusa conexões.", _RUNNING),
     "connect_timeout": ("O servidor não aceitou a conexão a tempo.", _RUNNING),
@@ -172,20 +199,42 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
     "dns_failed": ("O nome do servidor não foi encontrado na rede.", _RUNNING),
     "embedded_missing": ("Falta um pacote dos backends embutidos.", _INSTALL),
     "file_changed": ("O arquivo mudou no servidor durante o download.", _AGAIN),
+    "file_too_large": ("O arquivo a baixar é grande demais.", _OTHER_URL),
     "forbidden": ("O servidor negou o acesso.", _LOGIN),
+    "free_timeout": ("O servidor não liberou a GPU a tempo.", _ITSELF),
     "gateway_timeout": ("O gateway desistiu de esperar pelo servidor.", _AGAIN),
+    "image_by_url": (
+        "O servidor manda o endereço da imagem, e não a imagem.",
+        "Configure-o para responder com b64_json.",
+    ),
+    "length_unknown": (
+        "O servidor não diz o tamanho do arquivo: não há como saber se veio inteiro.",
+        "Informe o hash ou procure outro endereço do arquivo.",
+    ),
     "method_not_allowed": ("O servidor não aceita este tipo de pedido.", _ADDRESS),
     "model_missing": ("O modelo pedido não está disponível.", _MODEL),
     "model_pulling": ("O modelo ainda está sendo baixado.", "Nada: o trabalho continua sozinho."),
+    "model_unfit": ("O modelo escolhido não escreve texto.", "Configure em OLLAMA_MODEL um modelo que escreva."),
+    "model_unknown": ("O modelo pedido não está na tabela.", "`topicd fetch models` mostra os que há."),
     "model_unreadable": (
         "O modelo não pode ser carregado.",
         "Informe em TOPICD_LLM_FILE um arquivo GGUF que funcione.",
     ),
+    "not_ollama": ("O servidor não responde como o Ollama.", _ADDRESS),
+    "not_piper": ("O servidor não responde como o Piper.", _ADDRESS + " É preciso piper-tts 1.3 ou mais novo."),
     "not_found": ("O servidor não conhece este caminho.", _ADDRESS),
     "own_rate_limit": ("O limite de chamadas configurado foi atingido.", "Nada: o trabalho continua sozinho."),
     "part_changed": ("O download foi alterado no disco enquanto era gravado.", _AGAIN),
     "probe_timeout": ("O servidor não disse a tempo o que ele é.", "Veja o log do servidor."),
+    "prompt_template": (
+        "Um modelo de prompt em prompts/ não pode ser usado.",
+        "Corrija-o ou apague-o; sem ele vale o que vem com o topicd.",
+    ),
     "proxy_unauthorized": ("O proxy recusou o acesso.", "Verifique o usuário e a senha do proxy."),
+    "pull_failed": (
+        "O Ollama não consegue baixar o modelo.",
+        "Verifique o nome do modelo, e se o Ollama alcança o seu registro e tem espaço. " + _ITSELF,
+    ),
     "rate_limited": ("O servidor recebeu pedidos demais.", _AGAIN),
     "read_timeout": ("O servidor ficou tempo demais sem responder.", _AGAIN),
     "redirected": ("O servidor redireciona para outro endereço.", "Configure o endereço para o qual ele redireciona."),
@@ -195,6 +244,10 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
     "request_too_large": (
         "O pedido é grande demais para o servidor.",
         "Encurte o tópico ou aumente o limite do servidor, e use `topicd retry`.",
+    ),
+    "sampler_or_model_missing": (
+        "O servidor não tem o sampler ou o modelo pedido.",
+        "Compare os nomes com os do servidor.",
     ),
     "server_died": (
         "O servidor caiu de novo nesta tarefa.",
@@ -213,12 +266,18 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "too_early": ("O servidor pediu para esperar um pouco.", _AGAIN),
     "total_timeout": ("A chamada ao servidor demorou demais.", _AGAIN),
+    "two_passwords": (
+        "Há duas senhas para o mesmo servidor: uma no endereço e um token.",
+        "Tire uma delas ou mande o token em outro cabeçalho.",
+    ),
     "unauthorized": ("O servidor não aceitou a identificação.", _LOGIN),
+    "wav_format": ("O WAV do servidor não é PCM de 16 bits.", "Faça o servidor responder em WAV de 16 bits."),
     "worker_crashed": ("O processo do backend embutido morreu.", "Veja o log: talvez falte memória. " + _AGAIN),
     "worker_error": ("O backend embutido teve um erro.", "Veja o log. " + _AGAIN),
     "worker_reply": ("O backend embutido deu uma resposta inválida.", _AGAIN),
     "worker_timeout": ("O backend embutido não respondeu a tempo.", _AGAIN),
     # the disk
+    "disk_error": ("O disco não guarda o que foi baixado.", _SPACE),
     "disk_full": ("O disco está cheio.", _SPACE),
     "disk_hangs": (
         "O disco não responde.",
@@ -227,6 +286,7 @@ PORTUGUESE: Final[Mapping[str, tuple[str, str]]] = {
     "disk_low": ("Há pouco espaço livre no disco.", "Libere espaço ou diminua TOPICD_MIN_FREE_BYTES. " + _ITSELF),
     "io_error": ("O disco deu um erro de leitura ou gravação.", "Veja o log do kernel: o disco pode estar falhando."),
     "out_of_memory": ("Falta memória.", "Dê mais memória ao daemon."),
+    "page_part_unreadable": ("Um arquivo da tarefa não pode ser lido.", _ITSELF),
     "read_only": ("O disco está montado só para leitura.", "Monte-o com permissão de gravação. " + _ITSELF),
     "spool_replaced": (
         "O spool não é mais o diretório com que este daemon começou.",
@@ -248,3 +308,13 @@ KINDS: Final[Mapping[str, str]] = {
     "device": "dispositivo",
     "not a .md or .txt file": "não é um arquivo .md nem .txt",
 }
+
+NOTES: Final[Mapping[str, str]] = {
+    "another process fetches it": "outro processo o está baixando",
+    "begins": "começando",
+    "verifies": "conferindo",
+    "verifies what is there": "conferindo o que já existe",
+    "waits for its turn": "aguardando a vez",
+}
+BUSY: Final[Mapping[str, str]] = {"drawing:": "desenhando:", "pulling": "baixando"}
+"""First words of notes that go on with a name or a share."""

@@ -230,14 +230,15 @@ def _server(words: Words, each: Json) -> Html:
     waited = words("waited", time=words.span(each["waited_s"])) if each.get("waited_s") else None
     since = None
     if each["since"]:
-        words_of_it = tag("span", each["trouble"], lang=ENGLISH, dir="auto")
-        since = tag("p", words("since"), " ", time(each["since"], ago=True), ": ", words_of_it)
+        known, _ = words.fault(each["cause"])
+        original = tag("span", each["trouble"], lang=ENGLISH, dir="auto", class_="original" if known else None)
+        since = tag("p", words("since"), " ", time(each["since"], ago=True), ": ", known and f"{known} ", original)
     return tag(
         "li",
         tag("p", tag("strong", tag("bdi", each["server"])), " ", state, class_="name"),
         tag("p", dotted(words(each["stage"]), calls, waited), class_="facts"),
         since,
-        tag("p", each["note"], class_="facts", lang=ENGLISH, dir="auto") if each["note"] else None,
+        tag("p", _note(words, each["note"]), class_="facts") if each["note"] else None,
     )
 
 
@@ -246,10 +247,15 @@ def _download(words: Words, each: Json) -> Html:
     size = dotted(
         f"{words.size(have)} / {words.size(total)}" if total else words.size(have),
         f"{words.size(each['rate'])}/s",
-        tag("span", each["note"], lang=ENGLISH) if each["note"] else None,
+        _note(words, each["note"]) if each["note"] else None,
     )
     bar = tag("progress", value=have, max=total, aria_label=each["name"]) if total else None
     return tag("li", tag("p", tag("bdi", each["name"]), class_="name"), tag("p", size, class_="facts"), bar)
+
+
+def _note(words: Words, note: str) -> Html:
+    known = words.note(note)
+    return tag("span", known) if known else tag("span", note, lang=ENGLISH, dir="auto")
 
 
 def _house(words: Words, told: Json) -> Iterator[Child]:
@@ -259,6 +265,8 @@ def _house(words: Words, told: Json) -> Iterator[Child]:
     if watcher:
         told_of.append(words("watching", mode=words(watcher["mode"])))
     yield tag("p", dotted(*told_of), class_="facts")
+    if watcher and watcher["trouble"] and watcher["trouble"] not in told["ready"]["why"]:
+        yield trouble(words, {**watcher, "message": watcher["trouble"]})
     if given["error"]:
         yield trouble(words, {"message": given["error"], "cause": "input_trouble"})
     ignored = [

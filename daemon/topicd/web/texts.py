@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
-from topicd.web.causes import KINDS, PORTUGUESE
+from topicd.web.causes import BUSY, KINDS, NOTES, PORTUGUESE
 
 LANGUAGES: Final = ("en", "pt")
 
@@ -215,6 +215,13 @@ class Words:
     def kind(self, kind: str) -> str:
         """Return what a kind of file that is left alone is called."""
         return KINDS.get(kind, kind) if self.language == "pt" else kind
+
+    def note(self, note: str) -> str:
+        """Return what a server or a download is busy with; empty where the daemon's own words must do."""
+        first, _, rest = note.partition(" ")
+        if self.language != "pt":
+            return ""
+        return f"{BUSY[first]} {rest}" if first in BUSY else NOTES.get(note, "")
 
     def size(self, count: float) -> str:
         """Return a number of bytes."""
