@@ -129,6 +129,19 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_a_line_is_not_longer_than_the_terminal_is_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    out = Terminal()
+    Meter(out).show({"a-voice-with-a-name.onnx": Progress(note="waits for its turn")})
+    (line,) = out.getvalue().removeprefix("\r\x1b[K").splitlines()
+    assert len(line) == 29
+
+
 def test_on_a_terminal_it_shows_bar_rate_and_time_left() -> None:
     out = Terminal()
     meter = Meter(out)

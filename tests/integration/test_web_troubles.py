@@ -24,7 +24,7 @@ from topicd.web.pulse import Pulse
 from topicd.web.texts import Words
 
 SOURCE = Path(str(package_files("topicd")))
-ERRORS = {kind.__name__ for kind in (TopicdError, *TopicdError.__subclasses__())}
+ERRORS = {"TopicdError", *(kind.__name__ for kind in TopicdError.__subclasses__())}
 LOW = "1 bytes are free in /x; work needs 2 (free some space)"
 
 
