@@ -25,7 +25,7 @@ from aiohttp import web
 
 from conformance.audio import AudioSuite
 from conformance.backend import Repeats
-from conformance.scripts import ONE, PARAGRAPHS, PLAIN, ScriptSuite
+from conformance.scripts import ONE, PARAGRAPHS, PLAIN, UNUSUAL, ScriptSuite
 from fakes.serving import RawServer, Serving, reset, silence
 from rig.daemon import until
 from rig.llama_server import MODEL, llama_server
@@ -59,6 +59,7 @@ Title: $title
 $guidance
 Write it as $scenes scenes. "narration" is one short sentence, "picture" a few words.
 """
+FOR_OLLAMA = {name: UNUSUAL[name] for name in ("long text", "long text without a stop", "quotes", "right to left")}
 TWO = replace(PLAIN, guidance="\n\n".join(PARAGRAPHS[:2]), scenes=2)
 
 Gateway = Callable[..., str]
@@ -129,9 +130,10 @@ class TestLlama(ScriptSuite, ScriptRepeats):
 
 
 class TestOllama(ScriptSuite):
-    """Ollama's API, with the same model behind it."""
+    """Ollama's API, with the same model behind it, asked for what a small context and a stream change."""
 
     plain = TWO
+    unusual = FOR_OLLAMA
     secret = SECRET
 
     @pytest.fixture
