@@ -163,7 +163,8 @@ async def test_one_that_loses_it_on_its_way_waits_for_it_uncounted(tmp_path: Pat
     async with rig.running():
         lane = rig.engine.lanes[Stage.IMAGES]
         await rig.gate.storage_ready()
-        await opened(rig, Stage.IMAGES)
+        for stage in (Stage.SCRIPTS, Stage.IMAGES):  # where the job is claimed, and where it goes
+            await opened(rig, stage)
         assert lane.reserve()
         name = rig.claim(stage=Stage.IMAGES)
         job = rig.store.begin(Stage.IMAGES, name).job
