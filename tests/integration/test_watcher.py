@@ -21,10 +21,11 @@ import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
 from topicd.errors import TopicdError
-from topicd.inotify import NAMES_MAX
+from topicd.inotify import NAMES_MAX, Inbox
 from topicd.watcher import Watched, Watcher
 
 NEVER_S = 3_600.0
+LIMIT_S = 30.0
 KINDS = ("input", "scripts", "audio")
 
 
@@ -99,10 +100,12 @@ def readers() -> set[threading.Thread]:
 def _no_thread_left() -> Iterator[None]:
     before = readers()
     yield
+    for thread in readers() - before:
+        thread.join(LIMIT_S)  # it has been told to end
     assert readers() <= before
 
 
-async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the kernel and in threads
             await asyncio.sleep(0.002)
@@ -195,18 +198,40 @@ async def test_a_job_that_a_person_moves_is_hinted_on_both_sides(tree: Tree, see
         await until(lambda: seen.hints == [("audio", None)])
 
 
-async def test_a_burst_becomes_few_hints(tree: Tree, seen: Recorder) -> None:
+def count_heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of each event that the reader's thread has passed on."""
+    heard, put = list[str](), Inbox.put
+
+    def noted(inbox: Inbox, kind: str, name: str, *, moved_in: bool) -> None:
+        put(inbox, kind, name, moved_in=moved_in)
+        heard.append(name)
+
+    monkeypatch.setattr(Inbox, "put", noted)
+    return heard
+
+
+async def test_a_burst_becomes_few_hints(tree: Tree, seen: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(10_000):
         tree.write(tree.aside / f"{n}.md", "")
+    heard = count_heard(monkeypatch)
     async with watching(tree, seen):
         for n in range(10_000):
             (tree.aside / f"{n}.md").rename(tree.input / f"{n}.md")
         tree.move_in("last.md")
+        # The loop is held up until all is heard: what it takes meanwhile is no burst.
+        end = time.monotonic() + LIMIT_S
+        while len(heard) <= 10_000:
+            assert time.monotonic() < end
+            time.sleep(0.01)  # noqa: ASYNC251 - to block is the point
         await until(lambda: any(hint in seen.hints for hint in [("input", None), ("input", "last.md")]))
         tree.move_in("after.md")
         await until(lambda: ("input", "after.md") in seen.hints)
     assert ("input", None) in seen.hints
     assert len(seen.hints) <= 3 * (NAMES_MAX + 1)
+
+
+HELD_BACK_S = 0.4
+"""Somewhat less than watchdog's observer holds events behind a file that was renamed away."""
 
 
 async def test_claims_by_rename_do_not_hold_arrivals_back(tree: Tree, seen: Recorder) -> None:
@@ -225,7 +250,7 @@ async def test_claims_by_rename_do_not_hold_arrivals_back(tree: Tree, seen: Reco
             tree.move_in(f"{n}.md")
             await asyncio.sleep(0.003)  # an arrival now and then, with claims between
         await until(lambda: len(taken_s) == 100)
-    assert statistics.median(taken_s[name] - made_s[name] for name in made_s) < 0.1
+    assert statistics.median(taken_s[name] - made_s[name] for name in made_s) < HELD_BACK_S
     assert tree.listing() == []
 
 
@@ -241,8 +266,8 @@ async def test_the_hints_of_one_kind_survive_a_consumer_that_raises(tree: Tree, 
         tree.move_in("a.md")
         (tree.scripts / "job").mkdir()
         (tree.scripts / "job").rename(tree.audio / "job")
-        await until(lambda: seen.hints.count(("input", None)) >= 3)
-        assert {("input", "a.md"), ("scripts", None), ("audio", None)} <= set(seen.hints)
+        await until(lambda: seen.hints.count(("input", None)) >= 3 and ("input", "a.md") in seen.hints)
+        assert {("scripts", None), ("audio", None)} <= set(seen.hints)
         assert (watcher.up, watcher.state.wake_failures, "input" in watcher.state.trouble) == (False, 1, True)
         assert watcher.state.hint
         broken.clear()
@@ -438,8 +463,10 @@ async def test_a_reader_that_dies_again_and_again_is_left_for_the_clock(tree: Tr
             assert watcher._reader
             watcher._reader.died()  # as its thread tells it
             await until(lambda died=died: len(seen.events) == 1 + died)  # type: ignore[misc]
+            watcher._retry_at += NEVER_S  # however slow this machine is, the second death is soon after the first
         assert (watcher.mode, watcher.up) == ("poll", True)
         assert (seen.restarts(), seen.causes()) == (["reader_died"], ["reader_died"])
+        watcher._retry_at -= NEVER_S
         await until(lambda: seen.restarts() == ["reader_died"] * 2)
         assert (watcher.mode, watcher.state.trouble) == ("events", "")
 
@@ -469,8 +496,8 @@ async def test_no_descriptor_is_left_by_restarts_or_by_the_end(tree: Tree, seen:
             tree.input.rename(tree.root / f"old-{times}")
             tree.input.mkdir()
             await until(lambda times=times: len(seen.restarts()) == times)  # type: ignore[misc]
-        assert descriptors() == open_by_one
-    assert descriptors() == before
+        await until(lambda: descriptors() == open_by_one)
+    await until(lambda: descriptors() == before)
 
 
 # Where events do not come
@@ -593,7 +620,7 @@ def test_a_kernel_that_takes_watches_and_gives_no_events_is_polled(tree: Tree, s
 
     thread = threading.Thread(target=run)  # the filter ends with this thread
     thread.start()
-    thread.join(30)
+    thread.join(3 * LIMIT_S)
     assert failed == []
     assert not thread.is_alive()
     assert tree.listing() == []
@@ -618,6 +645,7 @@ def deny_silently(syscall: int) -> None:
 PRELUDE = """
 import asyncio, json, os, subprocess, sys, time
 from pathlib import Path
+import topicd.watcher
 from topicd.watcher import Watched, Watcher
 root = Path(sys.argv[1])
 said = []
@@ -632,7 +660,7 @@ def watcher(mode):
     return Watcher(watched=[Watched(root, "input")], mode=mode, rescan_s=0.05, poll_s=0.01, events=Events(),
                    wake=lambda kind, name: hints.append(name))
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition(): await asyncio.sleep(0.005)
 async def heard():
     Path(root, ".a").write_text("x")
@@ -658,7 +686,7 @@ def said_in_namespace(root: Path, script: str) -> list[list[str]]:
         PRELUDE + script,
         str(root),
     ]
-    ended = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=4 * LIMIT_S)
     assert ended.returncode == 0, ended.stderr
     found: list[list[str]] = json.loads(ended.stdout)
     return found
@@ -738,9 +766,9 @@ async def main():
     sh("mount", "-t", "tmpfs", "-o", "ro", "none", str(root))
     it = watcher("auto")
     it.start()
-    started_s = time.monotonic()
-    assert await it._self_test() is None
-    assert time.monotonic() - started_s < 1.5
+    topicd.watcher._SELF_TEST_S = 3600.0
+    async with asyncio.timeout(30):
+        assert await it._self_test() is None
     assert it.mode == "events"
     print(json.dumps(said))
     os._exit(0)
