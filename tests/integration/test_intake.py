@@ -105,8 +105,8 @@ class Rig:
     def topic(self, job: Job) -> Path:
         return self.spool.place(Stage.SCRIPTS) / job.id / "topic.md"
 
-    async def taken(self, count: int = 1) -> list[Job]:
-        await until(lambda: len(self.kept.of("job.accepted")) >= count, f"{count} jobs")
+    async def taken(self, count: int = 1, limit_s: float = LIMIT_S) -> list[Job]:
+        await until(lambda: len(self.kept.of("job.accepted")) >= count, f"{count} jobs", limit_s)
         return self.jobs()
 
     async def looked(self) -> None:
@@ -163,13 +163,14 @@ async def test_what_a_rescan_finds_that_no_event_told_of_is_counted(tmp_path: Pa
 async def test_what_is_written_in_place_waits_until_it_is_quiet(tmp_path: Path) -> None:
     rig = Rig(tmp_path, settle_s=1.5)
     async with rig.running():
+        await rig.looked()  # the disk has been tried: the next look is at once
         written = rig.input / "a.md"
         written.write_text("# Half")
         changed_s = written.stat().st_ctime
         rig.intake.hint()
         await rig.looked()
         assert written.exists()
-        await rig.taken(2)
+        await rig.taken(3)
         assert time.time() - changed_s >= 1.5
     assert rig.kept.of("job.accepted")[-1].fields["pickup_s"] is None
 
@@ -229,7 +230,7 @@ def other_process(program: str, *args: object) -> Iterator[subprocess.Popen[byte
         finally:
             process.stdin.close()
             try:
-                process.wait(10)
+                process.wait(LIMIT_S)
             finally:
                 process.kill()
 
@@ -368,9 +369,11 @@ def heard(*_):
 if sys.argv[2] == 'count':
     signal.signal(signal.SIGURG, heard)
 fd = os.open(sys.argv[1], os.O_RDONLY)
-end = time.monotonic() + 1.5
+began = time.monotonic()
 seen = {False: 0, True: 0}
-while time.monotonic() < end:
+def proved():
+    return all(seen.values()) and (broken or sys.argv[2] != 'count')
+while (took := time.monotonic() - began) < 1.5 or (took < 20 and not proved()):
     seen[has_writer(fd)] += 1
 print(seen[False], seen[True], broken)
 """
@@ -382,7 +385,7 @@ def test_a_writer_that_breaks_the_lease_does_not_kill_us(tmp_path: Path, mode: s
     path.write_text(GOOD)
     with other_process(HAMMER, path):
         looked = subprocess.run(
-            [sys.executable, "-c", LOOKER, path, mode], capture_output=True, text=True, timeout=LIMIT_S, check=False
+            [sys.executable, "-c", LOOKER, path, mode], capture_output=True, text=True, timeout=60, check=False
         )
     assert looked.returncode == 0, (signal.Signals(-looked.returncode), looked.stderr)
     quiet, written, broken = map(int, looked.stdout.split())
@@ -498,7 +501,7 @@ async def test_a_burst_is_taken_whole_and_each_file_once(tmp_path: Path) -> None
             if number % 100 == 0:
                 await asyncio.sleep(0)
         began = time.monotonic()
-        await rig.taken(count)
+        await rig.taken(count, 6 * LIMIT_S)
         print(f"{count} taken, the last {time.monotonic() - began:.2f} s after its arrival")  # noqa: T201 - a figure
         await until(rig.intake.idle.is_set, "nothing left to do")
     assert sorted(map(str, rig.accepted())) == sorted(f"{number}.md" for number in range(count))
