@@ -129,7 +129,10 @@ async def test_a_file_that_becomes_shorter_is_not_taken_for_whole(site: Site) ->
     path = finished(site.spool.output, DONE) / "audio.wav"
     path.touch()
     os.truncate(path, LARGE_BYTES)
-    async with httpx.AsyncClient(base_url=site.url) as client, client.stream("GET", f"{FILES}/audio.wav") as answer:
+    async with (
+        httpx.AsyncClient(base_url=site.url, trust_env=False, timeout=LIMIT_S) as client,
+        client.stream("GET", f"{FILES}/audio.wav") as answer,
+    ):
         os.truncate(path, 1_000_000)
         with pytest.raises(httpx.RemoteProtocolError):
             await answer.aread()

@@ -58,13 +58,14 @@ class Site:
             self.spool, self.store, lambda: self.ready, self.pulse, {Stage.AUDIO: "piper"}, command=command
         )
         present = Present(tree=lambda: TreeState({}, {}, 0))
+        self.pages = Pages(self.shown, self.pulse, hosts)
         self.server = WebServer(
             host="127.0.0.1",
             port=0,
             metrics=Metrics([], causes=[], modes=[], reasons=[], version="1", present=present),
             health=lambda: Health(ok=True),
             ready=lambda: self.ready,
-            pages=Pages(self.shown, self.pulse, hosts),
+            pages=self.pages,
         )
         self.port = 0
 
