@@ -36,6 +36,7 @@ class FileServer(RawServer):
         asked: each request's headers, their names in lower case; `:target` is what was asked for.
         wrongs: what to do wrong, each once.
         always: what to do wrong each time.
+        hangs_up: set: who stalls, closes.
     """
 
     def __init__(self, data: bytes, etag: str = '"one"') -> None:
@@ -45,6 +46,7 @@ class FileServer(RawServer):
         self.asked = list[dict[str, str]]()
         self.wrongs = list[Wrong]()
         self.always: Wrong | None = None
+        self.hangs_up = asyncio.Event()
 
     def honest(self, headers: dict[str, str]) -> Reply:
         """Return what RFC 9110 wants."""
@@ -72,4 +74,10 @@ class FileServer(RawServer):
         writer.write(reply.body)
         await writer.drain()
         if reply.stalls:
-            await reader.read()
+            ends = [asyncio.ensure_future(end) for end in (reader.read(), self.hangs_up.wait())]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+                await asyncio.gather(*ends, return_exceptions=True)

@@ -23,12 +23,13 @@ from topicd.backends.part import Part
 from topicd.durable import Durable
 from topicd.errors import RetryLater, TopicdError, Unavailable, Unusable
 
+LIMIT_S = 120.0
 DATA = random.Random(5).randbytes(3_000_000)
 OTHER = random.Random(6).randbytes(3_000_000)
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
-SWIFT = Limits(connect_s=5, stall_s=0.5, total_s=30, tries_max=3, anew_max=2, wait_s=0.01, free_bytes_min=0)
+SWIFT = Limits(connect_s=20, stall_s=60, total_s=LIMIT_S, tries_max=3, anew_max=2, wait_s=0.01, free_bytes_min=0)
+SHORT_OF_PATIENCE = replace(SWIFT, stall_s=2)
 HALF = len(DATA) // 2
-LIMIT_S = 120.0
 
 
 def less(count: int) -> Wrong:
@@ -177,7 +178,6 @@ async def test_a_file_that_changed_in_between_is_never_mixed(rig: Rig, server: F
 @pytest.mark.parametrize("digest", ["the same", "a new one"])
 async def test_a_large_part_thrown_away_while_it_is_hashed_costs_nothing_else(rig: Rig, digest: str) -> None:
     large = random.Random(8).randbytes(1_000_000) * 48
-    rig.limits = replace(SWIFT, total_s=LIMIT_S)
     wanted = f"sha256:{hashlib.sha256(large).hexdigest()}"
     async with FileServer(large, '"two"') as server:
         part = Part.hold(rig.target, Durable())
@@ -305,6 +305,7 @@ async def test_garbage_behind_the_end_is_not_taken(rig: Rig, server: FileServer)
 
 
 async def test_silence_ends_an_attempt_and_not_the_download(rig: Rig, server: FileServer) -> None:
+    rig.limits = SHORT_OF_PATIENCE
     server.wrongs = [lambda headers, reply: less(HALF)(headers, reply)._replace(stalls=True)]
     assert await rig.fetch(server) == DATA
     assert rig.progress.resumed == 1
@@ -395,7 +396,7 @@ async def test_too_large_is_refused_before_it_comes(rig: Rig, server: FileServer
 
 async def test_a_second_caller_waits_and_finds_it_done(target: Path, server: FileServer) -> None:
     server.wrongs = [lambda headers, reply: less(HALF)(headers, reply)._replace(stalls=True)]
-    one, two = Rig(target), Rig(target)
+    one, two = Rig(target, SHORT_OF_PATIENCE), Rig(target, SHORT_OF_PATIENCE)
     fetched = await asyncio.gather(one.fetch(server), two.fetch(server))
     assert set(fetched) == {DATA}
     assert len(server.asked) == 2
@@ -414,18 +415,17 @@ async def test_who_waits_goes_on_with_the_part_of_one_that_is_gone(rig: Rig, ser
 
 
 async def test_cancelled_it_ends_at_once_and_keeps_what_it_has(rig: Rig, server: FileServer) -> None:
-    rig.limits = replace(SWIFT, stall_s=60)
     server.wrongs = [lambda headers, reply: less(HALF)(headers, reply)._replace(stalls=True)]
     fetching = asyncio.create_task(rig.fetch(server))
     await until(lambda: rig.progress.have == HALF, "half is there")
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(fetching, 5)
+        await asyncio.wait_for(fetching, SWIFT.stall_s / 2)
     assert rig.record()["synced"] == HALF
 
 
 async def test_the_whole_has_a_limit(rig: Rig, server: FileServer) -> None:
-    rig.limits = replace(SWIFT, stall_s=60, total_s=0.3)
+    rig.limits = replace(SWIFT, total_s=0.3)
     server.always = lambda _, reply: reply._replace(body=b"", stalls=True)
     with pytest.raises(RetryLater, match="longer"):
         await rig.fetch(server)
