@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple, Self
 
 STALL: Final = {"read_timeout_s": 0.3}
 """What a client needs to notice that nothing comes, before anything else is up."""
+STALL_AFTER: Final = {"read_timeout_s": 1.0}
+"""… where what comes before it makes another error."""
 CRAWL: Final = {"total_timeout_s": 0.5}
 """… that something comes, and no end."""
 DRIP_S: Final = 0.02
@@ -104,7 +106,7 @@ WAYS: Final[Mapping[str, Way]] = {
     "stalls after its head": Way(_heads("Content-Length: 10"), stays=True, limits=STALL),
     "stalls in its answer": Way(_cut, stays=True, limits=STALL),
     "stalls in a chunk": Way(_cut_chunk, stays=True, limits=STALL),
-    "stalls in its refusal": Way(_heads("Content-Length: 9", status="503 Busy"), stays=True, limits=STALL),
+    "stalls in its refusal": Way(_heads("Content-Length: 9", status="503 Busy"), stays=True, limits=STALL_AFTER),
     # cut
     "hangs up": Way(lambda _: b""),
     "hangs up in its head": Way(lambda answer: answer.whole[:20]),

@@ -309,7 +309,7 @@ class TestPlaces:
         async with serving(calls_max=1) as bench:
             bench.server.said = b"<html>"
             async with bench.client._limits.place():
-                await asyncio.wait_for(OpenAISpeech(bench.client, prefix="").probe(), 2.0)
+                await asyncio.wait_for(OpenAISpeech(bench.client, prefix="").probe(), LIMIT_S)
 
     async def test_a_stream_holds_it_until_it_is_closed(self) -> None:
         async with serving(calls_max=1) as bench:
@@ -319,10 +319,10 @@ class TestPlaces:
             assert bench.client.state().calls == 0
 
     async def test_the_time_of_a_call_begins_when_it_has_its_place(self) -> None:
-        async with serving(calls_max=1, total_timeout_s=1.0) as bench:
+        async with serving(calls_max=1, total_timeout_s=3.0) as bench:
             async with bench.client._limits.place():
                 call = asyncio.create_task(bench.client.post_json("/json", {}))
-                await asyncio.sleep(1.1)
+                await asyncio.sleep(3.1)
                 assert not call.done()
             assert await call == {"well": True}
 
