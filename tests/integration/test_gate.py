@@ -15,7 +15,7 @@ from topicd.errors import StorageTrouble
 from topicd.gate import LOOK_AGAIN_S, StorageGate
 from topicd.telemetry.events import Event, Events
 
-LIMIT_S = LOOK_AGAIN_S * 5
+LIMIT_S = LOOK_AGAIN_S + 60.0
 
 
 class Kept:

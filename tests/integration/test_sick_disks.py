@@ -14,6 +14,7 @@ import pytest
 
 from fakes.disk import Crash, FailingDisk, SteppingDisk
 from rig.disks import bound, ext4, full, need_root, read_only, tmpfs, without_inodes
+from rig.events import until
 from rig.pipeline import House, check_end, ends, settle
 from topicd.durable import Disk, Durable, told_of
 from topicd.errors import StorageTrouble
@@ -210,6 +211,7 @@ async def test_a_disk_that_does_not_answer_closes_it_and_leaves_the_loop_alive(t
     asked = [asyncio.create_task(rig.gate.storage_ready()) for _ in range(5)]
     assert await asyncio.gather(*asked) == [False] * 5
     assert rig.kept.told == ["disk_hangs"]
+    await until(lambda: disk.created, "the look's thread has come to the disk", WAIT_S)
     assert disk.created == 1, "one look for all who ask"
     disk.go.set()
     async with asyncio.timeout(WAIT_S):
