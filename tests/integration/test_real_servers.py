@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import shutil
-import socket
 import subprocess
 import sys
 import traceback
@@ -31,6 +30,7 @@ from rig.daemon import until
 from rig.llama_server import MODEL, llama_server
 from rig.nginx import PROGRAM, nginx
 from rig.ollama_llm import OllamaLLM
+from rig.ports import free_port
 from rig.tls import Authority
 from topicd.backends.base import AudioBackend, Script, ScriptBackend, ScriptRequest
 from topicd.backends.client import Client
@@ -263,12 +263,6 @@ def piper_is_up(port: int, process: subprocess.Popen[bytes]) -> bool:
     with contextlib.suppress(httpx.ConnectError):
         return httpx.get(f"http://127.0.0.1:{port}/voices", timeout=SERVER_UP_S).is_success
     return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 @needs_nginx

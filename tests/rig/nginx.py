@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from rig.daemon import until
+from rig.ports import free_port
 from rig.tls import Certificate
+
+__all__ = ["PROGRAM", "free_port", "nginx", "serving"]
 
 # Where Debian keeps it, an ordinary user's PATH does not lead.
 PROGRAM: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -119,10 +122,3 @@ def _takes(port: int, process: subprocess.Popen[bytes], log: Path) -> bool:
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=UP_S):
         return True
     return False
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port

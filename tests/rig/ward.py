@@ -4,7 +4,6 @@ What the daemon does not own (logs, signs, settings) is kept aside, so that the 
 """
 
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Final
 
 from fakes.patient import BACKENDS
 from rig.daemon import FAKES, QUICK, Home, load, until
+from rig.ports import free_port
 
 KINDS: Final[Mapping[str, str]] = {"scripts": "script", "audio": "audio", "images": "image"}
 INPUT: Final = "input"
@@ -25,8 +25,7 @@ class Ward:
     def __init__(self, path: Path, aside: Path, **env: str) -> None:
         self.signs = aside / "signs"
         self.signs.mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         given = {"PATIENT": str(self.signs), "TOPICD_METRICS_PORT": str(self.port), "TOPICD_ATTEMPTS_MAX": "1"}
         self.home = Home(path, {**FAKES, **QUICK, **BACKENDS, **given, **env}, logs=aside)
 
