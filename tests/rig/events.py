@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from topicd.telemetry.events import Event
 
-LIMIT_S = 30.0
+LIMIT_S = 90.0  # of a wait that ends well it costs nothing
 
 
 class Kept:
