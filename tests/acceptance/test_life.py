@@ -1,6 +1,5 @@
 """The daemon's life on fake backends: topics in, folders out, and everything that can end it in between."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.daemon import FAKES, TESTS, Daemon, Home, load, running, until
+from rig.daemon import FAKES, LIMIT_S, TESTS, TOPICD, Home, load, running, until
 
 FILES = {
     "topic.md",
@@ -85,28 +84,35 @@ def test_a_file_still_being_written_is_left_until_it_is_whole(home: Home) -> Non
             file.write("# Slow\n\nfirst half\n")
             file.flush()
             time.sleep(1.0)  # longer than settle_s: only the writer's open descriptor says it is not done
-            assert not daemon.events("job.accepted")
+            # Each scan takes all that is ready: by the second one it would have been taken.
+            home.drop("whole.md", "# Whole\n")
+            daemon.event("job.accepted", source="whole.md")
+            home.drop("later.md", "# Later\n")
+            daemon.event("job.accepted", source="later.md")
+            assert (home.input / "slow.md").exists()
             file.write("second half\n")
-        daemon.event("job.done")
-        assert (home.only("output") / "topic.md").read_text().endswith("second half\n")
+        job = daemon.event("job.accepted", source="slow.md")["job"]
+        daemon.event("job.done", job=job)
+        assert (home.output / job / "topic.md").read_text().endswith("second half\n")
 
 
 @pytest.mark.parametrize("stage", ["scripts", "audio", "images"])
 def test_killed_in_a_stage_it_goes_on_and_makes_nothing_twice(home: Home, stage: str) -> None:
-    unit = {"scripts": "script", "audio": "audio/003", "images": "images/002"}[stage]
+    in_hand, units = {
+        "scripts": ("script", 0),
+        "audio": ("audio Tides, part 4.", 3),
+        "images": ("image part 3", 5 + 3),
+    }[stage]
     log = home.path / "calls"
-    daemon = Daemon(home, FAKE_SECONDS="0.15", FAKE_LOG=str(log))
-    try:
-        daemon.event("daemon.ready")
+    home.hold_calls(in_hand)
+    with running(home, FAKE_LOG=str(log)) as daemon:
         home.drop("tides.md", "# Tides\n")
-        if stage == "scripts":
-            daemon.event("stage.started", stage="scripts")
-        else:
-            daemon.event("unit.finished", unit=unit)
-    finally:
+        until(lambda: log.exists() and in_hand in log.read_text().splitlines(), "the call to be cut off")
         daemon.close()  # SIGKILL
+    home.let_calls_go()
     job = home.only(stage)
     before = snapshot(job)
+    assert len(before.keys() - {"scenes.json"}) == units
     with running(home, FAKE_LOG=str(log)) as daemon:
         daemon.event("job.crashed", stage=stage)
         daemon.event("job.done")
@@ -120,13 +126,15 @@ def test_killed_in_a_stage_it_goes_on_and_makes_nothing_twice(home: Home, stage:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_mid_work_keeps_units_and_gives_the_attempt_back(home: Home, number: int) -> None:
-    with running(home, FAKE_SECONDS="0.3") as daemon:
+    home.hold_calls("audio Tides, part 3.")
+    with running(home) as daemon:
         home.drop("tides.md", "# Tides\n")
         daemon.event("unit.finished", unit="audio/002")
         began = time.monotonic()
         assert daemon.stop(number) == 0
         assert time.monotonic() - began < 10
         daemon.event("job.given_back", stage="audio")
+    home.let_calls_go()
     job = load(home.only("audio") / "job.json")
     assert job["attempts"] == {}
     assert not list((home.spool / "audio").glob(".*.begun"))
@@ -140,13 +148,14 @@ def test_a_stop_in_mid_work_keeps_units_and_gives_the_attempt_back(home: Home, n
 
 
 def test_a_second_signal_ends_at_once(home: Home) -> None:
-    env = {"TOPICD_AUDIO_BACKEND": "fakes.stubborn:Stubborn", "TOPICD_STOP_TIMEOUT_S": "60"}
+    log = home.path / "calls"
+    env = {"TOPICD_AUDIO_BACKEND": "fakes.stubborn:Stubborn", "TOPICD_STOP_TIMEOUT_S": "60", "FAKE_LOG": str(log)}
     with running(home, **env) as daemon:
         home.drop("tides.md", "# Tides\n")
-        daemon.event("stage.started", stage="audio")
+        until(lambda: log.exists() and "stubborn" in log.read_text(), "it is in the call that does not end")
         daemon.process.send_signal(signal.SIGTERM)
         daemon.event("daemon.stopping")
-        assert daemon.stop(signal.SIGTERM, limit_s=5) in {128 + signal.SIGTERM, -signal.SIGTERM}
+        assert daemon.stop(signal.SIGTERM) in {128 + signal.SIGTERM, -signal.SIGTERM}
 
 
 def test_a_second_daemon_on_the_home_is_refused(home: Home) -> None:
@@ -161,11 +170,11 @@ def test_a_job_that_kills_the_daemon_ends_as_a_crash_loop(home: Home) -> None:
     home.drop("poison.md", "# Poison\n")
     home.drop("good.md", "# Good\n")
     for _ in range(3):
-        daemon = Daemon(home, TOPICD_AUDIO_BACKEND="fakes.stubborn:Poison")
-        daemon.process.wait(30)
+        with running(home, TOPICD_AUDIO_BACKEND="fakes.stubborn:Poison") as daemon:
+            assert daemon.process.wait(LIMIT_S) == -signal.SIGKILL
     with running(home) as daemon:
         daemon.event("job.failed", cause="crash_loop")
-        daemon.event("job.done")
+        home.only("output")  # by any of the four
     reason = home.reason()
     assert (reason["stage"], reason["cause"]) == ("audio", "crash_loop")
     assert reason["hint"]
@@ -214,13 +223,15 @@ def test_a_bug_fails_the_job_visibly_and_the_daemon_goes_on(home: Home) -> None:
 
 
 def test_mv_is_a_control_interface(home: Home) -> None:
-    with running(home, FAKE_SECONDS="0.1") as daemon:
+    home.hold_calls("audio Tides, part 2.")
+    with running(home) as daemon:
         home.drop("tides.md", "# Tides\n")
         daemon.event("unit.finished", unit="audio/001")
         name = home.ids("audio")[0]
         (home.spool / "audio" / name).rename(home.spool / "held" / name)
         daemon.event("job.moved_away", job=name)
         units = snapshot(home.spool / "held" / name)
+        home.let_calls_go()
         (home.spool / "held" / name).rename(home.spool / "audio" / name)
         daemon.event("job.done")
         after = snapshot(home.output / name)
@@ -229,13 +240,15 @@ def test_mv_is_a_control_interface(home: Home) -> None:
 
 
 def test_hold_and_release_while_it_works(home: Home) -> None:
-    with running(home, FAKE_SECONDS="0.2") as daemon:
+    home.hold_calls("audio Tides, part 2.")
+    with running(home) as daemon:
         home.drop("tides.md", "# Tides\n")
         daemon.event("unit.finished", unit="audio/001")
         held = home.topicd("hold", "tides")
         assert held.returncode == 0, held.stderr
         assert home.ids("held")
         daemon.event("job.moved_away")
+        home.let_calls_go()
         assert home.topicd("release", "tides").returncode == 0
         daemon.event("job.done")
 
@@ -270,14 +283,24 @@ def test_a_taken_port_stops_the_start_with_78(home: Home) -> None:
     assert "TOPICD_METRICS_PORT" in done.stderr
 
 
+def shown(home: Home, *command: str | Path) -> tuple[str, bytes]:
+    """Run what shows a job's way, and keep the job in audio until that was shown; return stdout, and all of it."""
+    out, every = home.path / "stdout", home.path / "shown"
+    home.hold_calls("audio")
+    with running(home), out.open("wb") as stdout, every.open("wb") as stderr:
+        process = subprocess.Popen(command, env=home.env, cwd=home.path, stdout=stdout, stderr=stderr)
+        until(lambda: b"audio" in out.read_bytes() + every.read_bytes() or process.poll() is not None, "audio is shown")
+        home.let_calls_go()
+        assert process.wait(LIMIT_S) == 0, every.read_text()
+    return out.read_text(), out.read_bytes() + every.read_bytes()
+
+
 def test_add_waits_and_prints_the_folder(home: Home) -> None:
-    with running(home, FAKE_SECONDS="0.1"):
-        done = home.topicd("add", "why the sky is blue", "--wait")
-    assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip())
+    stdout, every = shown(home, TOPICD, "add", "why the sky is blue", "--wait")
+    folder = Path(stdout.strip())
     assert folder.parent == home.output
     assert load(folder / "scenes.json")["title"] == "why the sky is blue"
-    assert "audio" in done.stderr, "plain lines of progress when not on a terminal"
+    assert b" audio 1 of 5\n" in every, "plain lines of progress when not on a terminal"
 
 
 def test_add_waits_and_tells_why_it_failed(home: Home) -> None:
@@ -288,17 +311,9 @@ def test_add_waits_and_tells_why_it_failed(home: Home) -> None:
 
 
 def test_on_a_terminal_progress_is_one_line(home: Home) -> None:
-    with running(home, FAKE_SECONDS="0.1"):
-        shown = subprocess.run(
-            ["script", "-qec", f"{Path(os.sys.executable).with_name('topicd')} add 'the sky' --wait", "/dev/null"],  # type: ignore[attr-defined]
-            env=home.env,
-            cwd=home.path,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-    assert b"\r\x1b[K" in shown.stdout
-    assert b"audio" in shown.stdout
+    _, every = shown(home, "script", "-qec", f"{TOPICD} add 'the sky' --wait", "/dev/null")
+    assert b"\r\x1b[K" in every
+    assert b"audio" in every
 
 
 def test_the_verbs_work_with_the_daemon_down(home: Home) -> None:

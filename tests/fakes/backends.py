@@ -1,7 +1,8 @@
 """Fast backends for tests: real classes behind the same Protocols, held to the same conformance suite.
 
 What they do is told by environment variables, so that they also serve inside a daemon that a test started as a process:
-`FAKE_SECONDS` (how long a call takes), `FAKE_LOG` (a file that gets a line for each call).
+`FAKE_SECONDS` (how long a call takes), `FAKE_LOG` (a file that gets a line for each call), `FAKE_HOLD` (a file: as long
+as it is there, calls whose line has its text in it wait).
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from topicd.backends.base import (
 )
 
 RATE_HZ = 8000
+LOOK_S = 0.02
 
 
 class Fake:
@@ -45,15 +47,25 @@ class Fake:
         return None
 
     async def call(self, what: str) -> None:
-        """Note the call and take the time it is told to take."""
+        """Note the call, take the time it is told to take, and wait while it is held."""
         if log := os.environ.get("FAKE_LOG"):
-            await asyncio.to_thread(_note, Path(log), what)
+            await asyncio.to_thread(note, Path(log), what)
         await asyncio.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+        while _is_held(what):  # noqa: ASYNC110 - told by another process
+            await asyncio.sleep(LOOK_S)
 
 
-def _note(log: Path, line: str) -> None:
+def note(log: Path, line: str) -> None:
+    """Add a line to a file."""
     with log.open("a") as file:
         file.write(f"{line}\n")
+
+
+def _is_held(what: str) -> bool:
+    try:
+        return Path(os.environ["FAKE_HOLD"]).read_text() in what
+    except (KeyError, FileNotFoundError):
+        return False
 
 
 class FakeScript(Fake):

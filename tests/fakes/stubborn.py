@@ -7,15 +7,16 @@ import signal
 import time
 from pathlib import Path
 
-from fakes.backends import FakeAudio, FakeImage
+from fakes.backends import FakeAudio, FakeImage, note
 from topicd.backends.base import Picture, PictureRequest, Speech, SpeechRequest
 from topicd.errors import RetryLater, Unavailable
 
 
 class Stubborn(FakeAudio):
-    """Ignores being cancelled."""
+    """Ignores being cancelled, once it has told FAKE_LOG so."""
 
     async def speak(self, request: SpeechRequest) -> Speech:
+        note(Path(os.environ["FAKE_LOG"]), "stubborn")
         for _ in range(600):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.1)

@@ -54,6 +54,7 @@ class Home:
         self.input = path / "input"
         self.output = path / "output"
         self.spool = path / "spool"
+        self._held = self.logs / ".held"
         self.env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TOPICD_")},
             "TOPICD_HOME": str(path),
@@ -61,6 +62,7 @@ class Home:
             "TOPICD_LOG_FORMAT": "json",
             "TOPICD_MIN_FREE_BYTES": "0",
             "TOPICD_VOICES_URL": "",  # no test asks a server that it did not start
+            "FAKE_HOLD": str(self._held),
             **env,
         }
 
@@ -98,6 +100,19 @@ class Home:
         aside.write_bytes(data.encode() if isinstance(data, str) else data)
         aside.rename(self.input / name)
 
+    def hold_calls(self, text: str) -> None:
+        """Let calls of the fakes wait whose words have this text in them; those of another text go on.
+
+        What a test does in the middle of a call is then done in its middle, however slow the machine is.
+        """
+        aside = self._held.with_suffix(".new")
+        aside.write_text(text)
+        aside.rename(self._held)
+
+    def let_calls_go(self) -> None:
+        """Let every call go on."""
+        self._held.unlink()
+
     def reason(self, limit_s: float = LIMIT_S) -> dict[str, Any]:
         """Wait for the one failed job and return its reason."""
         reason: dict[str, Any] = load(self.only("failed", limit_s) / "reason.json")
@@ -117,15 +132,17 @@ class Daemon:
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """Return the events so far, of one name if given."""
-        every = [json.loads(line) for line in self._log_path.read_text().splitlines() if line.endswith("}")]
+        whole = self._log_path.read_bytes().rpartition(b"\n")[0]  # what is written just now may be cut anywhere
+        every = [json.loads(line) for line in whole.decode().splitlines() if line.endswith("}")]
         return [event for event in every if event.get("event") == f"topicd.{name}" or not name]
 
     def event(self, name: str, limit_s: float = LIMIT_S, **fields: object) -> dict[str, Any]:
         """Wait for an event with these fields."""
 
         def found() -> dict[str, Any] | None:
+            has_ended = self.process.poll() is not None  # before the look: its last words are then in the log
             hits = [event for event in self.events(name) if fields.items() <= event.items()]
-            if not hits and self.process.poll() is not None:
+            if not hits and has_ended:
                 raise AssertionError(f"ended with {self.process.returncode} without {name} {fields}:\n{self.log()}")
             return hits[0] if hits else None
 
