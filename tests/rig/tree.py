@@ -5,7 +5,7 @@ Owns their shape. Promises what the store itself would have written, as far as a
 
 import io
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image
@@ -31,9 +31,9 @@ def finished(
     keep("scenes.json", encode(Scenes(title, "en", "", "", 1, (SceneText(words, words),))))
     keep("script.md", f"# {title}\n\n{words}\n".encode())
     if sound_s:
-        keep("audio.wav", tone(sound_s))
+        keep("audio.wav", _sound(sound_s))
         keep("timeline.json", json.dumps({"script": "", "starts_s": [0.0], "cues": [[0.0, sound_s, words]]}).encode())
-        keep("captions.vtt", f"WEBVTT\n\n00:00.000 --> 00:02.000\n{words}\n".encode())
+        keep("captions.vtt", f"WEBVTT\n\n00:00.000 --> 00:{sound_s:06.3f}\n{words}\n".encode())
         for image in ("images/title.png", "images/001.png"):
             keep(image, _picture())
     return path
@@ -52,6 +52,9 @@ def failed(folder: Path, name: str, message: str, *, source: str = "tides.md") -
 
 def _job(name: str, source: str, error: Trouble | None) -> Job:
     return Job(name, source, "0" * 64, 1, AT, AT_S, last_error=error)
+
+
+_sound = cache(tone)
 
 
 def _picture() -> bytes:
