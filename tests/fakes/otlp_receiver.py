@@ -13,8 +13,6 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-UP_S = 20.0
-
 
 class Span:
     """One span as it came."""
@@ -38,7 +36,7 @@ class OtlpReceiver:
         spans: all that were taken, in order.
         status: what it answers; not 200: nothing is taken.
         requests: how many there were.
-        is_silent: set: it reads and says nothing.
+        is_silent: set: it reads, takes nothing and says nothing.
     """
 
     def __init__(self) -> None:
@@ -53,7 +51,8 @@ class OtlpReceiver:
         """Take a request, and return the status of the answer."""
         self.requests += 1
         if self.is_silent.is_set():
-            self.over.wait(UP_S)
+            self.over.wait()
+            return 503
         if path != "/v1/traces":
             return 404
         if self.status == 200:
