@@ -70,10 +70,12 @@ def test_a_home_comes_back_from_a_backup_made_in_mid_flight(home: Home, tmp_path
     folder, archives = tmp_path / "backups", list[tuple[Path, set[str]]]()
     folder.mkdir()
     ever = {"# Held"}
+    home.hold_calls("Held")
     with running(home) as daemon:
         home.drop("held.md", "# Held\n")
         held = daemon.event("job.accepted")["job"]
-        home.topicd("hold", str(held))
+        assert home.topicd("hold", str(held)).returncode == 0
+        home.hold_calls(f"topic {TOPICS_A_ROUND - 1}, part 2.")  # so that some are in mid-flight, however late it is
         for number in range(ROUNDS):
             dropped = [f"# Round {number}, topic {n}" for n in range(TOPICS_A_ROUND)]
             for n, title in enumerate(dropped):
@@ -85,6 +87,7 @@ def test_a_home_comes_back_from_a_backup_made_in_mid_flight(home: Home, tmp_path
             archives.append((Path(done.stdout.strip()), {*ever}))
     in_flight = [name for archive, _ in archives[-2:] for name in members(archive) if name.startswith(STAGES)]
     assert in_flight, "the backups were made in mid-flight"
+    assert all(any(f"spool/held/{held}/" in name for name in members(archive)) for archive, _ in archives[-2:])
     shutil.rmtree(home.path)
     assert len([*folder.glob("*.tar.gz")]) == 2, "the oldest is gone"
     for number, (archive, before) in enumerate(archives[-2:]):
