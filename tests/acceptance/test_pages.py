@@ -77,8 +77,10 @@ def test_by_hand(person: Person) -> None:
     person.types(asked[0])
     with person.running(asked[2]):
         said = person.types(asked[1], *asked[3:])
+        # One of them was not waited for, and is not always taken first.
+        made = until(lambda: [*(person.checkout / "output").glob("2*/index.html")][1:], "both are done", LIMIT_S)
     assert "Why the sky is blue" in said or "sky-is-blue" in said
-    assert len(list((person.checkout / "output").glob("2*/index.html"))) == 2
+    assert len(made) == 1
 
 
 def test_on_call(person: Person, tmp_path: Path) -> None:
