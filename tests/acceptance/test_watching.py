@@ -4,6 +4,7 @@ than a rescan.
 `WATCH_BURST` is how many topics arrive while the daemon is stopped; where it is set, the slowest test is run too.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -126,6 +127,15 @@ def said(daemon: Daemon) -> list[str]:
     ]
 
 
+def inotify_instances(daemon: Daemon) -> int:
+    """Return how many the daemon has open; other descriptors come and go meanwhile."""
+    count = 0
+    for path in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += "inotify" in os.readlink(path)  # noqa: PTH115 - no path
+    return count
+
+
 def fill_the_queue(home: Home) -> None:
     """Make more events than the kernel keeps; what comes after them makes none."""
     here, there = str(home.spool / "scripts" / "here"), str(home.spool / "scripts" / "there")
@@ -203,7 +213,8 @@ def test_while_input_is_gone_it_says_so_once_and_what_to_do(home: Home) -> None:
 
 
 def test_a_stage_made_anew_is_watched_anew(home: Home) -> None:
-    with running(home, FAKE_SECONDS="0.5") as daemon:
+    home.hold_calls("audio")
+    with running(home, FAKE_SECONDS="0") as daemon:
         home.drop("a.md", "# A\n")
         daemon.event("stage.started", stage="audio")
         job = home.only("audio").name
@@ -231,7 +242,10 @@ def test_a_mount_over_input_its_end_and_another_are_each_followed(home: Home) ->
             drop_inside(daemon, f"{number}.md")
             accepted(daemon, f"{number}.md")
             until(lambda number=number: is_watcher(home, restarts=number, up=True), "watched anew")  # type: ignore[misc]
-        assert said(daemon) == [f"restarted {why}" for why in ("directory_replaced", "unmounted", "directory_replaced")]
+        first, second, third = said(daemon)
+        assert (first, third) == ("restarted directory_replaced",) * 2
+        # A rescan may see that another directory is there before the kernel's word of it is read.
+        assert second in {"restarted unmounted", "restarted directory_replaced"}
         assert not list(other.iterdir())
 
 
@@ -266,7 +280,11 @@ def test_a_directory_made_anew_when_no_watch_is_left_is_polled(home: Home) -> No
         until(lambda: is_watcher(home, mode="poll", up=True), "it polls", WITHIN_S)
         inside(daemon, "sh", "-c", f"echo 100 > {limit}")
         until(lambda: is_watcher(home, mode="events", trouble="", restarts=1), "it watches by events again")
-        assert said(daemon) == ["trouble watch_limit", "restarted directory_replaced"]
+        # A machine under load may see the moment between.
+        assert said(daemon) in (
+            ["trouble watch_limit", "restarted directory_replaced"],
+            ["trouble directory_gone", "trouble watch_limit", "restarted directory_gone"],
+        )
 
 
 def test_a_handler_that_raises_is_told_once_and_called_again(home: Home) -> None:
@@ -292,8 +310,7 @@ def test_by_the_clock_alone_nothing_is_missed_and_nothing_watched(home: Home) ->
         for name in ("a.md", "b.md"):
             home.drop(name, "# A\n")
             accepted(daemon, name)
-        links = [os.readlink(path) for path in Path(f"/proc/{daemon.process.pid}/fd").iterdir()]  # noqa: PTH115 - no path
-        assert not [link for link in links if "inotify" in link]
+        assert inotify_instances(daemon) == 0
         assert is_watcher(home, mode="poll", up=True, trouble="", restarts=0)
         assert metric(home, 'up{mode="poll"}') == 1
         assert said(daemon) == []
@@ -390,5 +407,4 @@ def test_a_reader_that_dies_is_replaced_and_one_that_keeps_dying_is_left_for_the
         assert said(daemon)[:2] == ["restarted reader_died", "trouble reader_died"]
         assert all(line.startswith("{") for line in daemon.log().splitlines()[1:]), "no thread's own last words"
         assert metric(home, 'restarts_total{reason="reader_died"}') == watcher(home)["restarts"]
-        instances = [os.readlink(path) for path in Path(f"/proc/{daemon.process.pid}/fd").iterdir()]  # noqa: PTH115 - no path
-        assert sum("inotify" in link for link in instances) == 1
+        assert inotify_instances(daemon) == 1
