@@ -136,6 +136,7 @@ def kill_at(home: Home, strace: str, name: str, rng: Random) -> bool:
     inject = f"inject={calls}:signal=KILL:when={rng.randint(1, n_max)}"
     tracer = (strace, "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", inject)
     daemon = Daemon(home, under=tracer)
+    until(lambda: daemon.process.poll() is not None or daemon.events("daemon.ready"), "it works, or is dead")
     with contextlib.suppress(subprocess.TimeoutExpired):
         daemon.process.wait(HIT_S)
     if was_hit := daemon.process.poll() is not None:

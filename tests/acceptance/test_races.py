@@ -19,7 +19,7 @@ from typing import Self
 
 import pytest
 
-from rig.daemon import Home, load, running
+from rig.daemon import Home, load, running, until
 from rig.load import LOAD, Feeder, marker_of, run_out, say
 from rig.verbs import forked
 from rig.verdict import check_end, check_logs, logged, speaking, story
@@ -30,6 +30,9 @@ RACE_S = float(os.environ.get("RACE_S", "8"))
 SEED = int(os.environ.get("SEED", "1"))
 ROUNDS_MAX = 4
 DONE, FAILED, NO_JOB, NOT_NOW, FOUND = 0, 1, 3, 4, 6
+
+# What is to come to pass at least once; on a slow machine that takes longer.
+WANTED = ("mv", "edit", "hold 0", "release 0", "retry 0")
 
 # What a person's mv can bring about: a job in a stage whose inputs are not made, or are made from another script.
 AUDIO_FIRST = "audio_of_another_script"
@@ -195,6 +198,7 @@ def test_everybody_at_once_and_nothing_is_lost(loaded: Home) -> None:
         with running(loaded) as daemon:
             with feeder, crowd:
                 time.sleep(RACE_S)
+                until(lambda: all(crowd.calls[each] for each in WANTED), f"each of {WANTED} has come to pass")
             assert daemon.stop() == 0
         assert not crowd.faults, "\n".join(crowd.faults[:5])
         judge(loaded)
@@ -203,7 +207,6 @@ def test_everybody_at_once_and_nothing_is_lost(loaded: Home) -> None:
         check_logs(loaded)
         assert check_up not in verbs or loaded.topicd("fsck").returncode == DONE
     say(f"{RACE_S:g} s, {len(feeder.dropped)} topics, {time.monotonic() - began:.0f} s in all: {dict(crowd.calls)}")
-    assert min(crowd.calls[each] for each in ("mv", "edit", "hold 0", "release 0", "retry 0")) > 0, crowd.calls
 
 
 LATER = {"fsck": check_up, "backup": back_up}
