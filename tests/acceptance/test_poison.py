@@ -34,9 +34,10 @@ MANY = {
     "TOPICD_SCRIPT_JOBS": "64",
     "TOPICD_AUDIO_JOBS": "64",
     "TOPICD_IMAGE_JOBS": "64",
-    "TOPICD_SCRIPT_TIMEOUT_S": "8",
-    "TOPICD_AUDIO_TIMEOUT_S": "8",
-    "TOPICD_IMAGE_TIMEOUT_S": "8",
+    # Longer than the workers that die need to start, all at once on a slow machine.
+    "TOPICD_SCRIPT_TIMEOUT_S": "20",
+    "TOPICD_AUDIO_TIMEOUT_S": "20",
+    "TOPICD_IMAGE_TIMEOUT_S": "20",
     "TOPICD_ATTEMPTS_MAX": "1",
 }
 LARGE = os.environ.get("FUZZ") == "large"
@@ -184,9 +185,10 @@ def run_to_the_end(home: Home, env: dict[str, str]) -> int:
     ],
 )
 def test_it_ends_in_time_whatever_a_backend_is_at(home: Home, kind: str) -> None:
-    with running(home, **POISONS, TOPICD_STOP_TIMEOUT_S=str(STOP_TIMEOUT_S)) as daemon:
+    log = home.path / "calls"
+    with running(home, **POISONS, TOPICD_STOP_TIMEOUT_S=str(STOP_TIMEOUT_S), FAKE_LOG=str(log)) as daemon:
         home.drop("0.md", f"# Poison audio {kind}\n")
-        daemon.event("stage.started", stage="audio")
+        until(lambda: log.exists() and f"audio {kind}" in log.read_text(), "the backend is at it")
         assert daemon.stop(limit_s=END_LIMIT_S) == 0
         job = load(home.only("audio") / "job.json")
         assert (job["attempts"], job["crashes"]) == ({}, {})

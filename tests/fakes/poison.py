@@ -10,9 +10,10 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
-from fakes.backends import Fake, FakeAudio, FakeImage, FakeScript, tone
+from fakes.backends import Fake, FakeAudio, FakeImage, FakeScript, note, tone
 from topicd.backends.base import Picture, PictureRequest, Scene, Script, ScriptRequest, Speech, SpeechRequest
 from topicd.backends.embedded.worker import Worker
 from topicd.errors import RetryLater, TopicdError
@@ -78,6 +79,8 @@ class Poisoned(Fake):
         found = POISON.search(text)
         if found is None or found[1] != self.stage:
             return None
+        if log := os.environ.get("FAKE_LOG"):
+            note(Path(log), found[0])
         way: Way = getattr(self, f"do_{found[2]}")
         return way
 
