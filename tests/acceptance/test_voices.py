@@ -41,9 +41,10 @@ def home(tmp_path: Path, server: VoicesServer) -> Home:
 
 
 def first_half(headers: dict[str, str], reply: Reply) -> Reply:
-    """Serve only what is asked for, and of the model the first half, then nothing."""
-    if headers[":target"].endswith(".onnx") and "range" not in headers:
-        return reply._replace(body=reply.body[: len(reply.body) // 2], stalls=True)
+    """Serve only what is asked for, and of the model the first half, then nothing, however often it is asked for."""
+    if headers[":target"].endswith(".onnx"):
+        half = b"" if "range" in headers else reply.body[: len(reply.body) // 2]
+        return reply._replace(body=half, stalls=True)
     return reply
 
 
@@ -73,7 +74,8 @@ async def test_the_job_waits_for_its_voice_and_others_go_on(home: Home, server: 
     server.always = None
     with running(home):
         await until(lambda: len(home.ids("output")) == 2, "both are done", LIMIT_S)
-    assert [asked.get("range", "") for asked in server.asked_for(".onnx")] == ["", f"bytes={half}-"]
+    first, *rest = [asked.get("range", "") for asked in server.asked_for(".onnx")]
+    assert (first, {*rest}) == ("", {f"bytes={half}-"})
     done = next(name for name in home.ids("output") if "wants" in name)
     assert load(home.output / done / "job.json")["attempts"] == {}
 
@@ -99,6 +101,7 @@ async def test_killed_amid_the_fetch_the_next_daemon_goes_on_with_it(home: Home,
         half = len(bundled(".onnx")) // 2
         await until(lambda: part.exists() and part.stat().st_size == half, "half is there", LIMIT_S)
         await asyncio.to_thread(daemon.stop, signal.SIGKILL)
+    server.always = None
     with running(home):
         await until(lambda: len(home.ids("output")) == 1, "it is done", LIMIT_S)
     assert home.ids("failed") == []
