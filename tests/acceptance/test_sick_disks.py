@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -44,7 +45,7 @@ LEFT_BYTES = 1 << 20
 MIN_FREE_BYTES = 4 << 20
 SLOW_FSYNC_US = 300_000
 SLOW_ACCEPT_MAX_S = 60.0
-ANSWER_MAX_S = 1.0
+ANSWER_MAX_S = 10.0
 STOP_MAX_S = 30.0
 CUT_OFF = "20260101-000000-000000-cut-off"
 
@@ -260,12 +261,14 @@ def be_slow(folder: Path) -> None:
             for number in range(topics):
                 ward.arrive(f"{number}")
             answers_s = list[float]()
-            while len(daemon.events("job.accepted")) < topics:
+            while not answers_s or len(daemon.events("job.accepted")) < topics:
                 asked = time.monotonic()
                 assert ward.get("healthz")[0] == 200
                 answers_s.append(time.monotonic() - asked)
                 time.sleep(0.1)
                 assert sum(answers_s) + 0.1 * len(answers_s) < SLOW_ACCEPT_MAX_S
+            # One of them may be late for the machine's sake. A loop that waited for the disk would be late with most.
+            assert median(answers_s) < SLOW_FSYNC_US / 1e6
             assert max(answers_s) < ANSWER_MAX_S
             daemon.event("stage.finished")
             assert daemon.stop(limit_s=STOP_MAX_S) == 0
@@ -344,7 +347,6 @@ def begun(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Begin every scenario that was asked for, some at once: each mostly waits."""
     need_root()
     need_tracer()
-    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     names = [str(item.callspec.params["name"]) for item in items if item.module is request.module]
     with ThreadPoolExecutor(AT_ONCE) as wards:
