@@ -240,7 +240,12 @@ class Pry:
 
     def __init__(self, fifo: Path) -> None:
         os.mkfifo(fifo)
-        self._writer = subprocess.Popen(["sh", "-c", 'exec 3>"$1"', "sh", fifo])
+        self._writer = subprocess.Popen(["sh", "-c", 'echo; exec 3>"$1"', "sh", fifo], stdout=subprocess.PIPE)
+        assert self._writer.stdout
+        self._writer.stdout.readline()
+        # An opening before it waits would not be noticed; it has nothing else to sleep for.
+        stat = Path(f"/proc/{self._writer.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", "the writer waits")
 
     @property
     def was_opened(self) -> bool:
@@ -248,7 +253,7 @@ class Pry:
 
     def close(self) -> None:
         self._writer.kill()
-        self._writer.wait()
+        self._writer.communicate()
 
 
 @pytest.fixture
@@ -261,7 +266,7 @@ def pried(tmp_path: Path) -> Iterator[tuple[Path, Pry]]:
 def test_the_pry_notices_an_opening(pried: tuple[Path, Pry]) -> None:
     path, pry = pried
     assert not pry.was_opened
-    until(lambda: opened(path, pry), "the writer gets through", 10)
+    until(lambda: opened(path, pry), "the writer gets through")
 
 
 def opened(path: Path, pry: Pry) -> bool:
@@ -299,8 +304,9 @@ def test_what_is_no_file_is_never_opened_stays_and_is_told_once(
     kinds = put_kinds(desk.home.input, tmp_path, fifo)
     desk.goes_on()
     for name in kinds:
-        until(lambda name=name: desk.lines(name), f"a line that tells of {name}", 5)  # type: ignore[misc]
+        until(lambda name=name: desk.lines(name), f"a line that tells of {name}")  # type: ignore[misc]
     for _ in range(3):
+        desk.goes_on()  # with a scan of its own
         assert {name: len(desk.lines(name)) for name in kinds} == dict.fromkeys(kinds, 1)
     assert not pry.was_opened
     told = load_status(desk.home)["input"]
