@@ -4,6 +4,7 @@ Promises that a server that returns has the port it had, and that the thread end
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class Afield:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="afield")
         self._up: list[Serving] = []
+        self._kept = dict[Serving, socket.socket]()
 
     def start(self) -> None:
         """Let it run."""
@@ -30,17 +32,24 @@ class Afield:
         """Have a server listen, at the port it had before if it had one."""
         self._do(server.__aenter__())
         self._up.append(server)
+        if server in self._kept:
+            self._kept.pop(server).close()
         return server
 
     def down(self, server: Serving) -> None:
-        """Have a server stop listening; its connections are cut."""
+        """Have a server stop listening; its connections are cut, and nobody else is given its port meanwhile."""
         self._up.remove(server)
         self._do(server.__aexit__())
+        self._kept[server] = bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that it can listen there again
+        bound.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
 
     def end(self) -> None:
         """Stop all of them, and the thread."""
         for server in tuple(self._up):
             self.down(server)
+        for bound in self._kept.values():
+            bound.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(LIMIT_S)
         self._loop.close()
