@@ -20,11 +20,11 @@ import pytest
 
 from rig.compose import Project, project
 from rig.daemon import until
-from rig.engine import PYTHON, Engine, engine
+from rig.engine import PYTHON, Engine, engine, in_turn
 from rig.nginx import free_port
 from rig.pages import commands, settings
 
-NAME = "topicd-test"
+NAME = f"topicd-test-{os.getpid()}"  # two runs may share an engine, and each removes its own
 USER = "12345:12345"
 TOP = Path(__file__).resolve().parents[2]
 BUILD_S = 900.0
@@ -216,15 +216,16 @@ def test_the_images_of_a_release_are_named_in_env(here: Project, version: str, e
 @contextlib.contextmanager
 def replaced(docker: Engine, names: Mapping[str, str]) -> Iterator[None]:
     """Give images that cannot be pulled local ones under their names, from a Dockerfile each, for a block."""
-    there = [name for name in names if docker.run("image", "inspect", name, check=False).returncode == 0]
-    if there:
-        pytest.skip(f"this engine has {', '.join(there)}, and a test shall not replace them")
-    try:
-        for name, text in names.items():
-            docker.run("build", "--file", "-", "--tag", name, str(TOP / "tests"), text=text, limit_s=BUILD_S)
-        yield
-    finally:
-        docker.run("rmi", "--force", *names, check=False)
+    with in_turn("replaced"):
+        there = [name for name in names if docker.run("image", "inspect", name, check=False).returncode == 0]
+        if there:
+            pytest.skip(f"this engine has {', '.join(there)}, and a test shall not replace them")
+        try:
+            for name, text in names.items():
+                docker.run("build", "--file", "-", "--tag", name, str(TOP / "tests"), text=text, limit_s=BUILD_S)
+            yield
+        finally:
+            docker.run("rmi", "--force", *names, check=False)
 
 
 def test_the_profiles_servers_make_a_folder(docker: Engine, here: Project) -> None:

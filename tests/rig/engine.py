@@ -126,9 +126,16 @@ def _need() -> None:
 @contextlib.contextmanager
 def _door() -> Iterator[None]:
     """Let one test process at a time start, stop, or make images."""
+    with in_turn("door"):
+        yield
+
+
+@contextlib.contextmanager
+def in_turn(what: str) -> Iterator[None]:
+    """Let one test process at a time have something of the engine's that has one name for all of them."""
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    with (FOLDER / "door").open("w") as door:
-        fcntl.flock(door, fcntl.LOCK_EX)
+    with (FOLDER / what).open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
         yield
 
 
