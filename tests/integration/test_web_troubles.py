@@ -12,9 +12,9 @@ import pytest
 
 from rig.site import DONE, FAILED, OPEN, Site, Tags
 from rig.tree import failed, finished
-from topicd import durable
+from topicd import durable, errors
 from topicd.backends import classify
-from topicd.errors import CAUSES, TopicdError
+from topicd.errors import CAUSES
 from topicd.intake import look
 from topicd.job import Manifest, Trouble, decode, encode
 from topicd.showing import ASIDE_MAX
@@ -24,7 +24,7 @@ from topicd.web.pulse import Pulse
 from topicd.web.texts import Words
 
 SOURCE = Path(str(package_files("topicd")))
-ERRORS = {"TopicdError", *(kind.__name__ for kind in TopicdError.__subclasses__())}
+ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
 LOW = "1 bytes are free in /x; work needs 2 (free some space)"
 
 
