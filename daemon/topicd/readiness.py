@@ -24,6 +24,7 @@ _WATCHER: Final[Mapping[str, type]] = {
     "restarts": int,
     "overflows": int,
     "wake_failures": int,
+    "cause": str,
 }
 _SERVER: Final[Mapping[str, type]] = {
     "stage": str,
@@ -34,6 +35,7 @@ _SERVER: Final[Mapping[str, type]] = {
     "calls": int,
     "waiting": int,
     "note": str,
+    "cause": str,
 }
 _DOWNLOAD: Final[Mapping[str, type]] = {"name": str, "have": int, "rate": float, "note": str}
 
@@ -111,7 +113,9 @@ def _list(value: object) -> list[object]:
 
 
 def _shaped(said: object, shape: Mapping[str, type]) -> Json | None:
-    """Return the keys of a shape, if all are there; an older daemon says less."""
+    """Return the keys of a shape, if all are there; an older daemon says less, and no cause."""
+    if isinstance(said, dict) and "cause" in shape:
+        said = {"cause": "", **said}
     if isinstance(said, dict) and all(isinstance(said.get(key), kind) for key, kind in shape.items()):
         return {key: said[key] for key in shape}
     return None

@@ -398,6 +398,7 @@ WATCHER = {
     "restarts": 1,
     "overflows": 2,
     "wake_failures": 3,
+    "cause": "watch_limit",
 }
 
 
@@ -406,6 +407,7 @@ WATCHER = {
     [
         (WATCHER, WATCHER),
         ({**WATCHER, "new": 1}, WATCHER),
+        ({key: WATCHER[key] for key in WATCHER if key != "cause"}, {**WATCHER, "cause": ""}),
         ({**WATCHER, "restarts": "1"}, None),
         ({"mode": "poll"}, None),
         ([1], None),
@@ -426,6 +428,7 @@ SERVER = {
     "calls": 1,
     "waiting": 2,
     "note": "pulling llama3.2: 34 %",
+    "cause": "connect_refused",
 }
 
 
@@ -434,6 +437,7 @@ SERVER = {
     [
         ([SERVER], [SERVER]),
         ([{**SERVER, "new": 1}, {"stage": "audio"}, 3], [SERVER]),
+        ([{key: SERVER[key] for key in SERVER if key != "cause"}], [{**SERVER, "cause": ""}]),
         ([{**SERVER, "since": None}], []),
         ({"a": 1}, []),
         (None, []),
