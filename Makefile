@@ -3,8 +3,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-# Most tests wait for a process or a disk. By file, so that what a file sets up once is set up once.
-SPREAD := -n auto --maxprocesses 4 --dist loadfile
+# Most tests wait for a process or a disk, so four at once suit two cores. By file: what a file sets up is set up once.
+SPREAD := -n 4 --dist loadfile
 
 # === SETUP ===
 
