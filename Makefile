@@ -3,8 +3,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-# Most tests wait for a process or a disk, so four at once suit two cores. By file: what a file sets up is set up once.
-SPREAD := -n 4 --dist loadfile
+# Most tests wait for a process or a disk, so three at once suit two cores. By file: what a file sets up is set up once.
+SPREAD := -n 3 --dist loadfile
 
 # === SETUP ===
 
@@ -71,7 +71,7 @@ imports: .venv/installed-dev ## the import rules of pyproject.toml
 
 .PHONY: unit
 unit: .venv/installed-dev ## the tests without real parts
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q $(SPREAD) tests/unit
 
 .PHONY: integration acceptance
 integration acceptance: .venv/installed-dev ## one tier of the tests with real parts
