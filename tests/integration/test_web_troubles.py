@@ -12,11 +12,12 @@ import pytest
 
 from rig.site import DONE, FAILED, OPEN, Site, Tags
 from rig.tree import failed, finished
-from topicd import durable, errors
+from topicd import durable, errors, startup
 from topicd.backends import classify
 from topicd.errors import CAUSES
 from topicd.intake import look
 from topicd.job import Manifest, Trouble, decode, encode
+from topicd.settings import Settings
 from topicd.showing import ASIDE_MAX
 from topicd.web import Health
 from topicd.web.causes import KINDS, NOTES, PORTUGUESE
@@ -108,6 +109,20 @@ def test_each_note_of_a_download_is_told_in_portuguese() -> None:
         assert f'f"{kind} {{' in (SOURCE / "backends" / path).read_text()
     assert portuguese.note("drawing: 40 %") == "desenhando: 40 %"
     assert portuguese.note("pulling tiny:1b: 34 % of 2.0 GB") == "baixando tiny:1b: 34 % of 2.0 GB"
+
+
+async def test_what_the_settings_are_warned_of_is_told_in_the_pages_language(site: Site, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, ssl_verify=False)
+    told = list(startup.warnings(settings, [("OLLAMA_BASEURL", "OLLAMA_BASE_URL")]))
+    assert len(told) == 2
+    assert not [each for each in told if not Words("pt").warning(each)]
+    site.ready = Health(ok=True, more={"warnings": [*told, "of somebody's own"]})
+    english, portuguese = [text((await site.get(f"/?lang={each}")).text, "headline") for each in ("en", "pt")]
+    for each in told:
+        assert each in english
+        assert Words("pt").warning(each) in portuguese
+    assert "OLLAMA_BASEURL está configurado e não é usado; seria OLLAMA_BASE_URL?" in portuguese
+    assert "of somebody's own" in portuguese
 
 
 async def test_a_servers_and_the_watchers_trouble_are_told_in_the_pages_language(site: Site) -> None:

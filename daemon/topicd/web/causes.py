@@ -1,11 +1,12 @@
-"""What the daemon says of faults, of ignored files and of what it is busy with, in Portuguese.
+"""What the daemon says of faults, ignored files, settings and what it is busy with, in Portuguese.
 
 Owns a sentence and a piece of advice for each cause, a word for each kind of file that is left alone, and for each note
-of a server or a download. Promises them for every cause that a person can see on the page. The daemon's own words,
-which are in English, tell the particulars; a cause that is not here, such as one of somebody's own backend, is told by
-those alone.
+of a server or a download, and what the settings are warned of. Promises them for every cause that a person can see on
+the page. The daemon's own words, which are in English, tell the particulars; a cause that is not here, such as one of
+somebody's own backend, is told by those alone.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -316,5 +317,15 @@ NOTES: Final[Mapping[str, str]] = {
     "verifies what is there": "conferindo o que já existe",
     "waits for its turn": "aguardando a vez",
 }
+WARNINGS: Final = (
+    (
+        re.compile(r"certificates of servers are not checked \(SSL_VERIFY=false\)"),
+        "os certificados dos servidores não são verificados (SSL_VERIFY=false)",
+    ),
+    (
+        re.compile(r"(\w+) is set and not used; was (\w+) meant\?"),
+        r"\1 está configurado e não é usado; seria \2?",
+    ),
+)
 BUSY: Final[Mapping[str, str]] = {"drawing:": "desenhando:", "pulling": "baixando"}
 """First words of notes that go on with a name or a share."""

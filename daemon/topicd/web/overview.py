@@ -62,7 +62,7 @@ def _headline(words: Words, told: Json) -> Iterator[Child]:
         yield tag("p", words("invite", folder=told["input_dir"]), class_="quiet")
     yield _whys(words, told)
     if told["warnings"]:
-        rows = [tag("li", line, lang=ENGLISH, dir="auto") for line in told["warnings"]]
+        rows = [tag("li", _told(words.warning(line), line)) for line in told["warnings"]]
         yield tag("div", tag("p", tag("b", words("warnings"))), tag("ul", *rows), class_="notice warnings")
 
 
@@ -238,7 +238,7 @@ def _server(words: Words, each: Json) -> Html:
         tag("p", tag("strong", tag("bdi", each["server"])), " ", state, class_="name"),
         tag("p", dotted(words(each["stage"]), calls, waited), class_="facts"),
         since,
-        tag("p", _note(words, each["note"]), class_="facts") if each["note"] else None,
+        tag("p", _told(words.note(each["note"]), each["note"]), class_="facts") if each["note"] else None,
     )
 
 
@@ -247,15 +247,14 @@ def _download(words: Words, each: Json) -> Html:
     size = dotted(
         f"{words.size(have)} / {words.size(total)}" if total else words.size(have),
         f"{words.size(each['rate'])}/s",
-        _note(words, each["note"]) if each["note"] else None,
+        _told(words.note(each["note"]), each["note"]) if each["note"] else None,
     )
     bar = tag("progress", value=have, max=total, aria_label=each["name"]) if total else None
     return tag("li", tag("p", tag("bdi", each["name"]), class_="name"), tag("p", size, class_="facts"), bar)
 
 
-def _note(words: Words, note: str) -> Html:
-    known = words.note(note)
-    return tag("span", known) if known else tag("span", note, lang=ENGLISH, dir="auto")
+def _told(known: str, original: str) -> Html:
+    return tag("span", known) if known else tag("span", original, lang=ENGLISH, dir="auto")
 
 
 def _house(words: Words, told: Json) -> Iterator[Child]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
-from topicd.web.causes import BUSY, KINDS, NOTES, PORTUGUESE
+from topicd.web.causes import BUSY, KINDS, NOTES, PORTUGUESE, WARNINGS
 
 LANGUAGES: Final = ("en", "pt")
 
@@ -222,6 +222,13 @@ class Words:
         if self.language != "pt":
             return ""
         return f"{BUSY[first]} {rest}" if first in BUSY else NOTES.get(note, "")
+
+    def warning(self, warning: str) -> str:
+        """Return what the settings are warned of; empty where the daemon's own words must do."""
+        if self.language != "pt":
+            return ""
+        found = ((words, pattern.fullmatch(warning)) for pattern, words in WARNINGS)
+        return next((match.expand(words) for words, match in found if match), "")
 
     def size(self, count: float) -> str:
         """Return a number of bytes."""
