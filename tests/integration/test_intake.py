@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rig.events import Kept, until
+from rig.events import LIMIT_S, Kept, until
 from topicd.durable import Durable, Steps
 from topicd.errors import Rejected
 from topicd.gate import StorageGate
@@ -31,7 +31,6 @@ from topicd.telemetry.events import Events
 
 IS_ROOT = os.geteuid() == 0
 LONG_S = 3600.0
-LIMIT_S = 30.0
 GOOD = "# Good\n"
 
 
@@ -501,7 +500,7 @@ async def test_a_burst_is_taken_whole_and_each_file_once(tmp_path: Path) -> None
             if number % 100 == 0:
                 await asyncio.sleep(0)
         began = time.monotonic()
-        await rig.taken(count, 6 * LIMIT_S)
+        await rig.taken(count, 2 * LIMIT_S)
         print(f"{count} taken, the last {time.monotonic() - began:.2f} s after its arrival")  # noqa: T201 - a figure
         await until(rig.intake.idle.is_set, "nothing left to do")
     assert sorted(map(str, rig.accepted())) == sorted(f"{number}.md" for number in range(count))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.backends import FakeScript
+from rig.events import LIMIT_S
 from rig.pipeline import TOPIC, UNITS, House, claim, product, work
 from topicd.backends.base import Backend
 from topicd.durable import Durable
@@ -23,7 +24,6 @@ from topicd.telemetry.events import Event, Events
 from topicd.workspace import Workspace
 
 CRASHES_MAX = 3
-LIMIT_S = 60.0
 POISONED = """
 import os, pathlib, signal, sys
 from topicd.backends.base import Backend

@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
+from rig.events import LIMIT_S
 from topicd.errors import TopicdError
 from topicd.inotify import NAMES_MAX
 from topicd.watcher import Watched, Watcher
 
 NEVER_S = 3_600.0
-LIMIT_S = 30.0
 KINDS = ("input", "scripts", "audio")
 
 
@@ -610,7 +610,7 @@ def test_a_kernel_that_takes_watches_and_gives_no_events_is_polled(tree: Tree, s
 
     thread = threading.Thread(target=run)  # the filter ends with this thread
     thread.start()
-    thread.join(3 * LIMIT_S)
+    thread.join(LIMIT_S)
     assert failed == []
     assert not thread.is_alive()
     assert tree.listing() == []
@@ -676,7 +676,7 @@ def said_in_namespace(root: Path, script: str) -> list[list[str]]:
         PRELUDE + script,
         str(root),
     ]
-    ended = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=4 * LIMIT_S)
+    ended = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=2 * LIMIT_S)
     assert ended.returncode == 0, ended.stderr
     found: list[list[str]] = json.loads(ended.stdout)
     return found

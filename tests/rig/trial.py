@@ -19,6 +19,7 @@ from rig.faults import Fault
 PACKAGE = Path(topicd.__file__).parent
 TESTS = Path(__file__).resolve().parents[1]
 LIMIT_S = 120
+WAIT_LIMIT_S = 15
 QUICKLY = (
     "-p",
     "no:cacheprovider",
@@ -61,6 +62,7 @@ def try_out(tests: Iterable[str], root: Path, limit_s: float = LIMIT_S) -> tuple
     scratch = root / "scratch"
     scratch.mkdir(exist_ok=True)
     env = {key: value for key, value in os.environ.items() if key != "NO_SKIPS" and not key.startswith("PYTEST_")}
+    env["WAIT_LIMIT_S"] = str(WAIT_LIMIT_S)
     env |= {"PYTHONPATH": str(root), "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", *QUICKLY, f"--basetemp={scratch / 'tmp'}"]
     trial = subprocess.Popen(
