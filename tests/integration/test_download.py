@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 
 from fakes.file_server import FileServer, Reply, Wrong
-from rig.events import until
+from rig.events import LIMIT_S, until
 from topicd.backends.download import Downloads
 from topicd.backends.files import File, Limits, Progress
 from topicd.backends.part import Part
 from topicd.durable import Durable
 from topicd.errors import RetryLater, TopicdError, Unavailable, Unusable
 
-LIMIT_S = 120.0
 DATA = random.Random(5).randbytes(3_000_000)
 OTHER = random.Random(6).randbytes(3_000_000)
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
