@@ -9,9 +9,9 @@ from rig.site import Site
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A home and the server that shows it."""
-    made = Site(tmp_path)
+async def site(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    """A home and the server that shows it; the parameter, if any, has limits of `Site`'s."""
+    made = Site(tmp_path, **getattr(request, "param", {}))
     await made.start()
     yield made
     await made.server.stop()

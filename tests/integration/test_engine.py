@@ -129,13 +129,16 @@ class Rig:
         limit: int = 1,
         policy: Policy = QUICK,
         store: Callable[[Spool, Durable], Store] = Counting,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spool = Spool(home=home, input_dir=home / "input", output_dir=home / "output")
         self.store = store(self.spool, Durable())
         self.store.open()
         self.kept = Kept()
         events = Events([self.kept])
-        self.gate = StorageGate(root=self.spool.root, durable=self.store.durable, events=events, min_free_bytes=0)
+        self.gate = StorageGate(
+            root=self.spool.root, durable=self.store.durable, events=events, min_free_bytes=0, clock=clock
+        )
         self.works = {stage: (works or {}).get(stage, Work()) for stage in Stage}
         self.engine = Engine(
             store=self.store,
@@ -778,14 +781,14 @@ async def test_a_lane_that_waits_does_not_spin(tmp_path: Path, state: str) -> No
         "full": "stage.started",
         "storage": "storage.trouble",
     }
-    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(ways.get(state, good))}, policy=long)
+    # A disk in trouble shall not be looked at again meanwhile.
+    clock = (lambda: 0.0) if state == "storage" else time.monotonic
+    rig = Rig(tmp_path, {Stage.SCRIPTS: Work(ways.get(state, good))}, policy=long, clock=clock)
     assert isinstance(rig.store, Counting)
     if state in ways:
         rig.claims(2 if state == "full" else 1)
     if state == "a claim in progress":
         (rig.spool.place(Stage.SCRIPTS) / "20260101-000000-000000-a").mkdir()
-    if state == "storage":
-        rig.gate._clock = lambda: 0.0  # it shall not be time to look at the disk again
     async with rig.running():
         if state in told:
             await rig.told(told[state])

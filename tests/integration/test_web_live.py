@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,12 @@ from topicd.web.pages import THREADS_MAX
 from topicd.web.pulse import MINUTES, Pulse
 
 NEVER_S = 3600.0
+only_at_a_change = pytest.mark.parametrize("site", [{"still_s": NEVER_S}], indirect=True, ids=["still"])
+"""However long a test takes, nothing but a change makes it look again."""
 
 
+@only_at_a_change
 async def test_a_change_is_told_at_once(site: Site) -> None:
-    site.pages._live._still_s = NEVER_S  # only a change makes it look again
     async with site.watching() as lines:
         first = await news(lines)
         assert f'data-seen="{first}"' in (await site.get("/")).text
@@ -36,8 +37,8 @@ async def test_what_is_moved_by_hand_is_told_too(site: Site) -> None:
         assert "Failed 1" in await site.words("/")
 
 
+@only_at_a_change
 async def test_all_who_watch_share_one_look_and_nobody_looks_for_nobody(site: Site) -> None:
-    site.pages._live._still_s = NEVER_S  # however long it takes to ask so often
     async with site.watching() as one, site.watching() as other:
         assert await news(one) == await news(other)
         await asyncio.gather(*(site.get("/") for _ in range(10)))
@@ -79,10 +80,8 @@ async def test_who_watches_is_bounded(site: Site) -> None:
             await writer.wait_closed()
 
 
-async def test_a_stop_does_not_wait_for_who_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topicd.web.server.STOP_TIMEOUT_S", NEVER_S)
-    site = Site(tmp_path)
-    await site.start()
+@pytest.mark.parametrize("site", [{"stop_timeout_s": NEVER_S}], indirect=True, ids=["patient"])
+async def test_a_stop_does_not_wait_for_who_watches(site: Site) -> None:
     async with site.watching() as lines:
         await news(lines)
         async with asyncio.timeout(LIMIT_S):
@@ -91,8 +90,8 @@ async def test_a_stop_does_not_wait_for_who_watches(tmp_path: Path, monkeypatch:
             await news(lines)
 
 
-async def test_a_disk_that_hangs_costs_only_who_looks(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topicd.web.pages.READ_TIMEOUT_S", 2.0)  # all are to have asked by then
+@pytest.mark.parametrize("site", [{"read_timeout_s": 4.0}], indirect=True, ids=["hasty"])  # all have asked by then
+async def test_a_disk_that_hangs_costs_only_who_looks(site: Site) -> None:
     site.shown.may_answer.clear()
     try:
         answers = await asyncio.gather(*(site.get("/") for _ in range(THREADS_MAX * 3)))
@@ -102,7 +101,6 @@ async def test_a_disk_that_hangs_costs_only_who_looks(site: Site, monkeypatch: p
         assert (await site.get("/healthz")).status_code == 200
     finally:
         site.shown.may_answer.set()
-    monkeypatch.undo()
     assert (await site.get("/")).status_code == 200
 
 

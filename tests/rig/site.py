@@ -22,7 +22,7 @@ from topicd.telemetry.present import Present, TreeState
 from topicd.web import Health
 from topicd.web.pages import Pages
 from topicd.web.pulse import Pulse
-from topicd.web.server import WebServer
+from topicd.web.server import STOP_TIMEOUT_S, WebServer
 
 DONE, FAILED = "20261127-100000-000000-tides", "20261127-100001-000000-bad"
 OPEN = "20261127-100002-000000-open"
@@ -45,9 +45,17 @@ class Slow(Showing):
 
 
 class Site:
-    """The home and its server."""
+    """The home and its server; `stop_timeout_s` is the server's, further limits are those of its pages."""
 
-    def __init__(self, path: Path, hosts: tuple[str, ...] = (), command: str = "topicd") -> None:
+    def __init__(
+        self,
+        path: Path,
+        hosts: tuple[str, ...] = (),
+        command: str = "topicd",
+        *,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+        **limits: float,
+    ) -> None:
         self.spool = Spool(home=path, input_dir=path / "input", output_dir=path / "output")
         self.store = Store(self.spool, Durable())
         self.store.open()
@@ -58,7 +66,7 @@ class Site:
             self.spool, self.store, lambda: self.ready, self.pulse, {Stage.AUDIO: "piper"}, command=command
         )
         present = Present(tree=lambda: TreeState({}, {}, 0))
-        self.pages = Pages(self.shown, self.pulse, hosts)
+        self.pages = Pages(self.shown, self.pulse, hosts, **limits)
         self.server = WebServer(
             host="127.0.0.1",
             port=0,
@@ -66,6 +74,7 @@ class Site:
             health=lambda: Health(ok=True),
             ready=lambda: self.ready,
             pages=self.pages,
+            stop_timeout_s=stop_timeout_s,
         )
         self.port = 0
 

@@ -1,9 +1,8 @@
 """Word to the service manager: the sd_notify(3) protocol, by a plain datagram socket.
 
-Owns the environment variables of that protocol. Promises never to raise and never to wait longer than
-`SEND_TIMEOUT_S`; outside a service manager every call does nothing. systemd-python would add a compiled
-dependency for the same one datagram. Never reads an answer, sends no file descriptors, and knows no `vsock:`
-addresses.
+Owns the environment variables of that protocol. Promises never to raise and never to wait longer than it is told, which
+is `SEND_TIMEOUT_S` as a rule; outside a service manager every call does nothing. systemd-python would add a compiled
+dependency for the same one datagram. Never reads an answer, sends no file descriptors, and knows no `vsock:` addresses.
 """
 
 import os
@@ -16,10 +15,11 @@ SEND_TIMEOUT_S: Final = 1.0
 VALUE_CHARS_MAX: Final = 1_000
 
 
-def notify(**state: object) -> bool:
+def notify(timeout_s: float = SEND_TIMEOUT_S, /, **state: object) -> bool:
     """Send assignments such as `ready=1, status="3 jobs"`, all in one datagram.
 
     Args:
+        timeout_s: how long it waits for a manager that is slow to read.
         state: names as in sd_notify(3), in either case; values are written on one line and cut at
             `VALUE_CHARS_MAX`.
 
@@ -29,7 +29,8 @@ def notify(**state: object) -> bool:
     if not is_managed():
         return False
     with suppress(OSError, ValueError):
-        _send(os.environ[SOCKET], "\n".join(f"{name.upper()}={_line(value)}" for name, value in state.items()))
+        text = "\n".join(f"{name.upper()}={_line(value)}" for name, value in state.items())
+        _send(os.environ[SOCKET], text, timeout_s)
         return True
     return False
 
@@ -54,9 +55,9 @@ def _line(value: object) -> str:
     return " ".join(str(value)[:VALUE_CHARS_MAX].splitlines())
 
 
-def _send(address: str, text: str) -> None:
+def _send(address: str, text: str, timeout_s: float) -> None:
     path = "\0" + address[1:] if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SEND_TIMEOUT_S)
+        sock.settimeout(timeout_s)
         sock.connect(path)
         sock.sendall(text.encode("utf-8", "backslashreplace"))

@@ -25,7 +25,7 @@ from topicd.web.gallery import gallery
 from topicd.web.hosts import is_known
 from topicd.web.html import tag
 from topicd.web.job_page import job_page
-from topicd.web.live import Live
+from topicd.web.live import STILL_S, Live
 from topicd.web.overview import overview
 from topicd.web.pulse import Pulse
 from topicd.web.texts import Words, chosen
@@ -101,12 +101,23 @@ class Pages:
         shown: what there is to show.
         pulse: tells that something happened.
         hosts: names that the page answers to beside those that nobody else can have.
+        read_timeout_s: how long the disk is waited for.
+        still_s: between two looks for those who watch, at most.
     """
 
-    def __init__(self, shown: Shown, pulse: Pulse, hosts: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        shown: Shown,
+        pulse: Pulse,
+        hosts: Collection[str] = (),
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        still_s: float = STILL_S,
+    ) -> None:
         self._shown = shown
         self._hosts = frozenset(hosts)
-        self._live = Live(self._look, pulse)
+        self._read_timeout_s = read_timeout_s
+        self._live = Live(self._look, pulse, still_s=still_s)
         self._threads = ThreadPoolExecutor(THREADS_MAX, "topicd-page")
         self._sending = 0
 
@@ -214,7 +225,7 @@ class Pages:
         """
         future = self._threads.submit(work, *args)
         try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
+            async with asyncio.timeout(self._read_timeout_s):
                 return await asyncio.shield(asyncio.wrap_future(future))
         except (OSError, asyncio.CancelledError) as error:
             if not future.cancel():

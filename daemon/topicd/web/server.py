@@ -47,6 +47,7 @@ class WebServer:
         pages: what people look at; None: nothing.
         keep_alive_s: seconds after which a connection without a whole request is closed.
         scrape_timeout_s: seconds after which a scrape is given up.
+        stop_timeout_s: how long a stop waits for answers under way.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class WebServer:
         pages: Pages | None = None,
         keep_alive_s: float = KEEP_ALIVE_S,
         scrape_timeout_s: float = SCRAPE_TIMEOUT_S,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
     ) -> None:
         self._host = host
         self._port = port
@@ -69,6 +71,7 @@ class WebServer:
         self._pages = pages
         self._keep_alive_s = keep_alive_s
         self._scrape_timeout_s = scrape_timeout_s
+        self._stop_timeout_s = stop_timeout_s
         self._reported: set[str] = set()
         self._runner: web.ServerRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -96,7 +99,7 @@ class WebServer:
             max_field_size=HEADER_BYTES_MAX,
             max_headers=HEADERS_MAX,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=STOP_TIMEOUT_S)
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._stop_timeout_s)
         await self._runner.setup()
         self._scraper = ThreadPoolExecutor(1, "topicd-scrape")
         try:
