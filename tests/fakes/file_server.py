@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fakes.serving import RawServer
+from fakes.serving import RawServer, either
 
 RANGE: Final = re.compile(r"bytes=(\d+)-")
 REASONS: Final = {200: "OK", 206: "Partial Content", 302: "Found", 416: "Range Not Satisfiable"}
@@ -74,10 +74,4 @@ class FileServer(RawServer):
         writer.write(reply.body)
         await writer.drain()
         if reply.stalls:
-            ends = [asyncio.ensure_future(end) for end in (reader.read(), self.hangs_up.wait())]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for end in ends:
-                    end.cancel()
-                await asyncio.gather(*ends, return_exceptions=True)
+            await either(reader.read(), self.hangs_up.wait())

@@ -8,9 +8,11 @@ its answers mean: any backend's are given to it.
 import asyncio
 import contextlib
 import gzip
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
+
+from fakes.serving import either
 
 STALL: Final = {"read_timeout_s": 0.3}
 """What a client needs to notice that nothing comes, before anything else is up."""
@@ -195,7 +197,7 @@ class Misbehaving:
         if self.way and path == self.at:
             self.held += 1
             try:
-                await _either(self._misbehave(WAYS[self.way], writer), reader.read())
+                await either(self._misbehave(WAYS[self.way], writer), reader.read())
             finally:
                 self.held -= 1
             return False
@@ -224,14 +226,3 @@ async def _path(reader: asyncio.StreamReader) -> str:
     lengths = [line.partition(":")[2] for line in head.lower().split("\r\n") if line.startswith("content-length:")]
     await reader.readexactly(int(lengths[0]) if lengths else 0)
     return head.split(" ")[1]
-
-
-async def _either(*parts: Awaitable[object]) -> None:
-    """Wait for whichever ends first; the other one is cancelled."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

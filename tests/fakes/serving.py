@@ -121,3 +121,14 @@ def saying(data: bytes) -> Conversation:
         await writer.drain()
 
     return conversation
+
+
+async def either(*parts: Awaitable[object]) -> None:
+    """Wait for whichever ends first; the others are cancelled."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
