@@ -4,13 +4,12 @@ Owns what is shown: on a terminal one line a file, with bar, rate and time left,
 that nothing a file's name holds reaches the terminal as it is. Never touches a file.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TextIO
 
-from topicd.progress import visible
+from topicd.progress import fitted, visible
 
 if TYPE_CHECKING:
     from topicd.backends.files import Progress
@@ -53,9 +52,8 @@ class Meter:
             self._lines = 0
 
     def _draw(self, texts: list[str]) -> None:
-        columns = shutil.get_terminal_size().columns - 1  # a line that wraps would be two, and never be drawn over
         up = f"\x1b[{self._lines - 1}A" if self._lines > 1 else ""
-        self._out.write(f"{up}\r" + "\n".join(f"\x1b[K{text[:columns]}" for text in texts))
+        self._out.write(f"{up}\r" + "\n".join(f"\x1b[K{fitted(text)}" for text in texts))
         self._lines = len(texts)
 
     def _tell(self, texts: Mapping[str, str], notes: dict[str, str], now_s: float) -> None:

@@ -33,6 +33,11 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def fitted(line: str) -> str:
+    """Return a line cut to the terminal: one that wraps would be two, and never be drawn over."""
+    return line[: shutil.get_terminal_size().columns - 1]
+
+
 @dataclass(slots=True)
 class Meter:
     """Shows a job's way on a stream."""
@@ -53,7 +58,7 @@ class Meter:
             self._ticks += 1
             sign = SPINNER[self._ticks % len(SPINNER)]
             line = f"{sign} {text:<24} {elapsed_s:5.1f} s" + (f"  {visible(why)}" if why else "")
-            self.out.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+            self.out.write(f"\r\x1b[K{fitted(line)}")
         else:
             self._tell(f"{elapsed_s:6.1f} s  ", text + (f": {visible(why)}" if why else ""))
         self.out.flush()
