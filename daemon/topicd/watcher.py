@@ -155,8 +155,8 @@ class Watcher:
     @property
     def state(self) -> State:
         """Everything about it at this moment."""
-        it, counts = self.trouble or TopicdError("", ""), (self._restarts, self._overflows, self._wake_failures)
-        return State(self.mode, self.up, it.message, it.hint, *counts, it.cause)
+        trouble, counts = self.trouble or TopicdError("", ""), (self._restarts, self._overflows, self._wake_failures)
+        return State(self.mode, self.up, trouble.message, trouble.hint, *counts, trouble.cause)
 
     @property
     def _hangs(self) -> bool:
